@@ -1,0 +1,2 @@
+//! wherry
+fn main() {}
