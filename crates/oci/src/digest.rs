@@ -73,11 +73,7 @@ impl Digest {
         let mut hasher = self.hasher();
         hasher.update(bytes);
         let actual = hasher.finish();
-        if actual == *self {
-            Ok(())
-        } else {
-            Err(Error::DigestMismatch { what: what.to_owned(), expected: *self, actual })
-        }
+        if actual == *self { Ok(()) } else { Err(Error::digest_mismatch(what, *self, actual)) }
     }
 }
 

@@ -30,9 +30,9 @@ pub enum Error {
         /// What was read.
         what: String,
         /// The digest it was announced with.
-        expected: Digest,
+        expected: Box<Digest>,
         /// The digest it has.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// Content whose length differs from its descriptor.
     #[error("{what}: content has {actual} bytes, expected {expected}: the archive is damaged")]
@@ -93,6 +93,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// [`Error::DigestMismatch`].
+    pub fn digest_mismatch(what: impl Into<String>, expected: Digest, actual: Digest) -> Error {
+        let (expected, actual) = (Box::new(expected), Box::new(actual));
+        Error::DigestMismatch { what: what.into(), expected, actual }
+    }
+
     pub(crate) fn document(what: impl Into<String>, reason: impl Into<String>) -> Error {
         Error::Document { what: what.into(), reason: reason.into() }
     }

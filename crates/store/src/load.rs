@@ -79,7 +79,7 @@ impl LayerSink for Sink<'_> {
         };
         if let Some(expected) = expected.filter(|expected| *expected != blob) {
             let what = name.to_owned();
-            return Err(oci::Error::DigestMismatch { what, expected, actual: blob }.into());
+            return Err(oci::Error::digest_mismatch(what, expected, blob).into());
         }
         self.store.sync_files()?;
         self.store.publish_layer(&layer)?;

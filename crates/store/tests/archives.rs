@@ -1,5 +1,6 @@
 //! Archives of images: what is loaded is saved again; what other programs write is read, and they read
 //! what we write.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

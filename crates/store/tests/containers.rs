@@ -1,4 +1,5 @@
 //! What happens to a container's files: diff, size, export, commit, cp, volumes.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Archives made to do harm: each is refused or contained, nothing is written outside the store, and
 //! nothing is left in it.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -221,7 +222,8 @@ fn hostile_image_archives() {
         |layer: &str| format!(r#"[{{"Config":"c.json","RepoTags":["x:1"],"Layers":["{layer}"]}}]"#);
     let zeros = "0".repeat(64);
     let right = config(&hex);
-    let cases: Vec<(&str, Vec<(String, Vec<u8>)>)> = vec![
+    type Files = Vec<(String, Vec<u8>)>;
+    let cases: Vec<(&str, Files)> = vec![
         (
             "a wrong diff ID",
             vec![

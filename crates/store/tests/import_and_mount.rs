@@ -1,4 +1,5 @@
 //! An archive becomes an image, the image a writable layer, the layer a mount.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

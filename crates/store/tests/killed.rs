@@ -1,5 +1,6 @@
 //! A process that is killed at any point leaves a store that works and from which everything can be
 //! cleaned up.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

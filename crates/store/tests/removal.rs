@@ -1,4 +1,5 @@
 //! Removing images, counting bytes, cleaning up.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -136,7 +136,7 @@ impl Contents {
         let mut out: Vec<FoundImage> = Vec::new();
         for (name, group) in groups {
             let chosen = choose(&group, platform)?;
-            let mut found = self.from_descriptor(chosen, platform, 0)?;
+            let mut found = self.image_of(chosen, platform, 0)?;
             // Only a tag, or any words: no name we could use.
             let reference = name
                 .filter(|name| name.contains([':', '/']))
@@ -150,7 +150,7 @@ impl Contents {
         Ok(out)
     }
 
-    fn from_descriptor(
+    fn image_of(
         &self,
         descriptor: &Descriptor,
         platform: Option<&Platform>,
@@ -164,7 +164,7 @@ impl Contents {
             }
             let index = Index::parse(raw)?;
             let all: Vec<&Descriptor> = index.manifests.iter().collect();
-            return self.from_descriptor(choose(&all, platform)?, platform, depth + 1);
+            return self.image_of(choose(&all, platform)?, platform, depth + 1);
         }
         let manifest = Manifest::parse(raw)?;
         let config_raw = self.blob_document(&manifest.config)?;
@@ -239,7 +239,7 @@ fn check_blob(
     }
     match expected {
         Some(expected) if expected != facts.blob => {
-            Err(Error::DigestMismatch { what: name.to_owned(), expected, actual: facts.blob })
+            Err(Error::digest_mismatch(name, expected, facts.blob))
         }
         _ => Ok(()),
     }
@@ -260,11 +260,8 @@ fn complete(
     }
     for (number, (expected, facts)) in expected.iter().zip(&layers).enumerate() {
         if *expected != facts.diff_id {
-            return Err(Error::DigestMismatch {
-                what: format!("layer {}", number + 1),
-                expected: expected.digest(),
-                actual: facts.diff_id.digest(),
-            });
+            let what = format!("layer {}", number + 1);
+            return Err(Error::digest_mismatch(what, expected.digest(), facts.diff_id.digest()));
         }
     }
     Ok(FoundImage { references, config_raw, config, layers })

@@ -1,5 +1,5 @@
 //! What the integration tests share: a data root of their own, and archives.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
