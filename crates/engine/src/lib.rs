@@ -1,1 +1,5 @@
 //! engine
+pub mod engine;
+pub mod error;
+pub mod settings;
+pub mod types;
