@@ -67,3 +67,57 @@ impl Error {
         }
     }
 }
+
+impl From<rusqlite::Error> for Error {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::system("state database", e)
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(e: store::Error) -> Self {
+        use store::Error as S;
+        let kind = match &e {
+            S::NoSuchImage(_) | S::NoSuchVolume(_) | S::NoSuchWritable(_) => ErrorKind::NotFound,
+            S::ImageConflict { .. } | S::VolumeConflict(_) | S::VolumeInUse { .. } => {
+                ErrorKind::Conflict
+            }
+            S::AmbiguousImage(..)
+            | S::Invalid(_)
+            | S::Refused { .. }
+            | S::TooLarge { .. }
+            | S::Oci(_) => ErrorKind::Invalid,
+            _ => ErrorKind::System,
+        };
+        Self { kind, message: e.to_string(), source: Some(Box::new(e)) }
+    }
+}
+
+impl From<oci::Error> for Error {
+    fn from(e: oci::Error) -> Self {
+        Self { kind: ErrorKind::Invalid, message: e.to_string(), source: Some(Box::new(e)) }
+    }
+}
+
+impl From<keeper::Error> for Error {
+    fn from(e: keeper::Error) -> Self {
+        let kind = match &e {
+            keeper::Error::Failed { code: 126, .. } => ErrorKind::CommandNotExecutable,
+            keeper::Error::Failed { code: 127, .. } => ErrorKind::CommandNotFound,
+            keeper::Error::Failed { not_found: true, .. } => ErrorKind::Conflict,
+            _ => ErrorKind::System,
+        };
+        Self { kind, message: e.to_string(), source: Some(Box::new(e)) }
+    }
+}
+
+impl From<runtime::Error> for Error {
+    fn from(e: runtime::Error) -> Self {
+        let kind = match e.exit_code() {
+            126 => ErrorKind::CommandNotExecutable,
+            127 => ErrorKind::CommandNotFound,
+            _ => ErrorKind::System,
+        };
+        Self { kind, message: e.to_string(), source: Some(Box::new(e)) }
+    }
+}
