@@ -1,1 +1,163 @@
-//! store
+//! Everything Wherry keeps on disk: blobs, layers, writable layers, volumes, and the state database.
+//!
+//! Start at [`Store`]: one open data root. `docs/format-store.md` specifies the files,
+//! `docs/format-database.md` the tables.
+//!
+//! The rules that hold throughout:
+//! - Nothing becomes visible before it is complete and synced. Work happens under `tmp/`; a rename
+//!   publishes it; then the database learns of it.
+//! - Removal is a rename into `trash/`, then deletion. Being killed at any point leaves only things
+//!   that [`Store::gc`] removes.
+//! - Inside an image, a writable layer or a volume every path is resolved by descriptor with
+//!   `openat2(RESOLVE_IN_ROOT)`.
+//! - Mounts are made detached and handed out as descriptors; this crate attaches nothing anywhere.
+
+mod database;
+mod error;
+mod files;
+mod gc;
+mod image;
+mod import;
+mod layer;
+mod lower;
+mod overlay;
+mod tee;
+mod temporary;
+mod unpack;
+mod writable;
+
+use std::path::{Path, PathBuf};
+
+pub use database::Database;
+pub use error::{Error, Result};
+pub use image::{HistoryEntry, ImageRecord, Removed};
+pub use import::ImportOptions;
+pub use lower::{ImageFs, Lower, UnpackedDirectories};
+pub use writable::{Base, Change, ChangeKind, MountOptions, WritableLayer, WritableOptions};
+
+use error::io;
+
+/// The version of the layout of files this program writes and reads.
+const LAYOUT: u32 = 1;
+
+/// How much work is done so that a loss of power loses nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Images are synced before they become visible.
+    #[default]
+    Full,
+    /// Nothing is synced: for tests and for data roots that do not outlive the machine.
+    None,
+}
+
+/// How to open a data root.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// Change nothing. Needed where the file system is read-only.
+    pub read_only: bool,
+    /// What to sync.
+    pub durability: Durability,
+}
+
+/// Told how far a long operation has come. `()` ignores it.
+pub trait Progress {
+    /// `done` bytes of `what` are finished, of `total` if that is known.
+    fn update(&mut self, what: &str, done: u64, total: Option<u64>);
+}
+
+impl Progress for () {
+    fn update(&mut self, _: &str, _: u64, _: Option<u64>) {}
+}
+
+impl<F: FnMut(&str, u64, Option<u64>)> Progress for F {
+    fn update(&mut self, what: &str, done: u64, total: Option<u64>) {
+        self(what, done, total);
+    }
+}
+
+/// One data root. Opening is cheap; a program with several threads opens one store in each.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    database: Database,
+    options: OpenOptions,
+}
+
+impl Store {
+    /// Opens the data root at `root`, creating it on first use.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] for a data root of another version; [`Error::Io`] and
+    /// [`Error::Database`] if it cannot be read or made.
+    pub fn open(root: &Path, options: OpenOptions) -> Result<Store> {
+        let version = root.join("version");
+        let found = match std::fs::read_to_string(&version) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !options.read_only => {
+                create(root, &version)?;
+                format!("{LAYOUT}\n")
+            }
+            Err(error) => return Err(io(|| format!("reading {}", version.display()))(error)),
+        };
+        if found.trim() != LAYOUT.to_string() {
+            let found = found.trim().chars().take(40).collect();
+            return Err(Error::Layout { path: root.to_owned(), found, known: LAYOUT });
+        }
+        // Absolute, because mounts and other processes are told about paths below it.
+        let root = std::path::absolute(root)
+            .map_err(io(|| format!("resolving the path {}", root.display())))?;
+        let database =
+            Database::open(&root.join("state.db"), options.read_only, options.durability)?;
+        Ok(Store { root, database, options })
+    }
+
+    /// The data root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The state database.
+    pub fn db(&self) -> &Database {
+        &self.database
+    }
+
+    /// The directory that belongs to a container; the engine's files live there, next to `upper` and
+    /// `work` which belong to this crate.
+    pub fn container_directory(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(id)
+    }
+
+    fn writable_store(&self) -> Result<()> {
+        if self.options.read_only { Err(Error::ReadOnly(self.root.clone())) } else { Ok(()) }
+    }
+
+    fn durable(&self) -> bool {
+        self.options.durability == Durability::Full
+    }
+}
+
+const DIRECTORIES: &[&str] =
+    &["blobs", "blobs/sha256", "layers", "containers", "volumes", "tmp", "trash", "empty"];
+
+/// Makes the tree. Several processes may do so at once: each step is idempotent, and the version
+/// file comes last, by a rename.
+fn create(root: &Path, version: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let make = |path: &Path, mode| {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(mode);
+        builder.create(path).map_err(io(|| format!("creating {}", path.display())))
+    };
+    // Nobody but the owner may walk in: images hold set-user-ID programs that must not be reachable
+    // from the host. Containers get at their files through mounts, not through these paths.
+    make(root, 0o700)?;
+    for name in DIRECTORIES {
+        make(&root.join(name), 0o700)?;
+    }
+    let temporary = root.join(format!("tmp/version-{}", std::process::id()));
+    let write = || {
+        std::fs::write(&temporary, format!("{LAYOUT}\n"))?;
+        std::fs::rename(&temporary, version)
+    };
+    write().map_err(io(|| format!("writing {}", version.display())))
+}

@@ -1,0 +1,188 @@
+//! The state database: SQLite in WAL mode, used by several processes at once.
+//!
+//! `docs/format-database.md` specifies the tables and explains why nothing here waits for the disk
+//! on the path of a container's start, and why that is safe.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::io;
+use crate::{Durability, Error, Result};
+
+/// How long a transaction waits for another process to finish its own.
+const BUSY: Duration = Duration::from_secs(20);
+/// The log is moved into the database when it is larger than this, by a verb that has time.
+const LARGE_LOG: u64 = 4 << 20;
+
+/// Each step brings the schema from version `n` to `n + 1`; never change one that was released.
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+
+/// A connection to the state database. Not shared between threads: open one each, it is cheap.
+#[derive(Debug)]
+pub struct Database {
+    connection: Connection,
+    path: PathBuf,
+    durability: Durability,
+}
+
+impl Database {
+    pub(crate) fn open(path: &Path, read_only: bool, durability: Durability) -> Result<Database> {
+        let threading = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = if read_only {
+            open_read_only(path, threading)?
+        } else {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+            Connection::open_with_flags(path, flags | threading)?
+        };
+        connection.busy_timeout(BUSY)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        // NORMAL syncs only at a checkpoint and when the log is begun anew, and neither happens on
+        // this connection unless `checkpoint` is called. See docs/format-database.md.
+        connection.execute_batch(
+            "PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0; PRAGMA foreign_keys=ON; \
+             PRAGMA temp_store=MEMORY;",
+        )?;
+        let database = Database { connection, path: path.to_owned(), durability };
+        let version = database.version()?;
+        let known = MIGRATIONS.len();
+        match usize::try_from(version) {
+            Ok(version) if version == known => {}
+            Ok(version) if version < known && !read_only => database.migrate()?,
+            _ => {
+                return Err(Error::Layout {
+                    path: path.to_owned(),
+                    found: format!("database {version}"),
+                    known: u32::try_from(known).unwrap_or(u32::MAX),
+                });
+            }
+        }
+        Ok(database)
+    }
+
+    fn version(&self) -> Result<i64> {
+        Ok(self.connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+    }
+
+    fn migrate(&self) -> Result<()> {
+        // The mode is kept in the file; setting it needs a moment without other users, which is
+        // certain only on the first use.
+        self.connection.pragma_update(None, "journal_mode", "wal")?;
+        self.transaction(|tx| {
+            // Another process may have done it while we waited.
+            let version: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            let version = usize::try_from(version).unwrap_or(0);
+            for step in MIGRATIONS.get(version..).unwrap_or_default() {
+                tx.execute_batch(step)?;
+            }
+            tx.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(0))?;
+            Ok::<_, Error>(())
+        })?;
+        self.checkpoint()
+    }
+
+    /// The connection, for reading. Write through [`Database::transaction`].
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Runs `f` in a transaction that holds the write lock from its start, so that what it reads is
+    /// still true when it writes. Rolled back if `f` fails.
+    ///
+    /// # Errors
+    /// Those of `f`; [`Error::Database`] if another process holds the lock for longer than 20 s.
+    pub fn transaction<T, E: From<Error>>(
+        &self,
+        f: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let begin = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate);
+        let transaction = begin.map_err(Error::from)?;
+        let value = f(&transaction)?;
+        transaction.commit().map_err(Error::from)?;
+        Ok(value)
+    }
+
+    /// Makes everything committed so far survive a loss of power. The verbs that delete files call
+    /// it between forgetting them and deleting them.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn sync(&self) -> Result<()> {
+        if self.durability == Durability::None {
+            return Ok(());
+        }
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        match File::open(&log) {
+            Ok(file) => file.sync_data().map_err(io(|| format!("syncing {}", self.path.display()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io(|| format!("opening the log of {}", self.path.display()))(error)),
+        }
+    }
+
+    /// Moves the log into the database if it has grown large. For verbs that take long anyway; a
+    /// start of a container never calls it.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn checkpoint_if_large(&self) -> Result<()> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        match std::fs::metadata(&log) {
+            Ok(metadata) if metadata.len() > LARGE_LOG => self.checkpoint(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves the log into the database and empties it.
+    ///
+    /// # Errors
+    /// Those of the database. That readers keep the log from being emptied is no error.
+    pub fn checkpoint(&self) -> Result<()> {
+        let full = if self.durability == Durability::None { "OFF" } else { "FULL" };
+        self.connection.pragma_update(None, "synchronous", full)?;
+        let done = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        // The first write to an emptied log syncs its header. Do that now, so that no container's
+        // start has to.
+        let begun = done.and_then(|()| {
+            self.connection.execute(
+                "INSERT INTO meta(key, value) VALUES ('checkpoints', '1') \
+                 ON CONFLICT(key) DO UPDATE SET value = CAST(value AS INTEGER) + 1",
+                [],
+            )
+        });
+        let normal = if self.durability == Durability::None { "OFF" } else { "NORMAL" };
+        self.connection.pragma_update(None, "synchronous", normal)?;
+        begun?;
+        Ok(())
+    }
+
+    /// The files of the database, for accounting.
+    pub(crate) fn file_names() -> [&'static str; 3] {
+        ["state.db", "state.db-wal", "state.db-shm"]
+    }
+}
+
+/// Reading a WAL database needs its shared-memory file, which cannot be made on a read-only file
+/// system; nobody can write there either, so the file may be taken as unchanging.
+fn open_read_only(path: &Path, threading: OpenFlags) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | threading;
+    let connection = Connection::open_with_flags(path, flags)?;
+    if connection.query_row("PRAGMA user_version", [], |_| Ok(())).is_ok() {
+        return Ok(connection);
+    }
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    Ok(Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?)
+}

@@ -1,0 +1,200 @@
+//! Layers: from a stream to `layers/<diff ID>/{diff,layer.tar,layer.json}`.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use oci::compression::Decompressor;
+use oci::tar::TarReader;
+use oci::{DiffId, Error as OciError};
+use rusqlite::{Transaction, params};
+use rustix::fs::{CWD, Mode, RenameFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::io;
+use crate::tee::{self, Tee};
+use crate::temporary::Temporary;
+use crate::unpack::{UnpackOptions, unpack};
+use crate::{Error, Progress, Result, Store, files};
+
+/// The unpacked directory of a layer.
+pub(crate) const DIFF: &str = "diff";
+/// The layer's archive, exactly as its diff ID names it.
+pub(crate) const TAR: &str = "layer.tar";
+/// Sizes, so that the database's row can be made again.
+const INFO: &str = "layer.json";
+
+/// Free bytes an import leaves on the disk.
+const RESERVE: u64 = 64 << 20;
+/// How often the disk's free space is looked at, in bytes of content.
+const CHECK_EVERY: u64 = 64 << 20;
+
+/// What is known of a layer besides its content.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct LayerInfo {
+    /// Bytes of file content.
+    pub(crate) size: u64,
+    /// Bytes of the uncompressed archive.
+    pub(crate) tar_size: u64,
+}
+
+/// A layer that is complete but not visible yet.
+#[derive(Debug)]
+pub(crate) struct StagedLayer {
+    pub(crate) diff_id: DiffId,
+    pub(crate) info: LayerInfo,
+    /// None if the layer was in the store already.
+    pub(crate) directory: Option<Temporary>,
+}
+
+impl Store {
+    pub(crate) fn layer_path(&self, diff_id: &DiffId) -> PathBuf {
+        self.root.join("layers").join(diff_id.hex())
+    }
+
+    /// The layer's record if it is in the store.
+    pub(crate) fn layer_info(&self, diff_id: &DiffId) -> Option<LayerInfo> {
+        let raw = files::read_small(&self.layer_path(diff_id).join(INFO), 4096).ok()?;
+        serde_json::from_slice(&raw).ok()
+    }
+
+    /// Fails early and clearly instead of filling the last bytes of a disk that others use too.
+    pub(crate) fn check_space(&self) -> Result<()> {
+        let what = || self.root.display().to_string();
+        let stat = rustix::fs::statvfs(&self.root).map_err(io(what))?;
+        if stat.f_bavail.saturating_mul(stat.f_frsize) < RESERVE {
+            return Err(Error::NoSpace { what: self.root.display().to_string() });
+        }
+        Ok(())
+    }
+
+    /// Reads a layer, compressed or not, to its end: hashes, keeps and unpacks it in one pass.
+    pub(crate) fn stage_layer(
+        &self,
+        source: &mut dyn Read,
+        what: &str,
+        limit: Option<u64>,
+        progress: &mut dyn Progress,
+    ) -> Result<StagedLayer> {
+        self.check_space()?;
+        let temporary = self.temporary()?;
+        let tar_path = temporary.path().join(TAR);
+        let creating = || format!("creating {}", tar_path.display());
+        let file = File::create_new(&tar_path).map_err(io(creating))?;
+        let diff_path = temporary.path().join(DIFF);
+        rustix::fs::mkdirat(CWD, &diff_path, Mode::from_raw_mode(0o755)).map_err(io(creating))?;
+        let root = files::open_path(&diff_path)?;
+        rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)).map_err(io(creating))?;
+
+        let decompressed = Decompressor::new(source)
+            .map_err(|source| Error::Oci(OciError::Io { what: what.to_owned(), source }))?;
+        let too_large = |error: Error| match error {
+            Error::Oci(OciError::Io { source, .. }) if tee::is_too_large(&source) => {
+                Error::TooLarge { what: what.to_owned(), limit: limit.unwrap_or(u64::MAX) }
+            }
+            Error::Oci(OciError::Io { source, .. }) if source.raw_os_error() == Some(28) => {
+                Error::NoSpace { what: self.root.display().to_string() }
+            }
+            Error::NoSpace { .. } => Error::NoSpace { what: self.root.display().to_string() },
+            other => other,
+        };
+        let read = |source| Error::Oci(OciError::Io { what: what.to_owned(), source });
+        let mut tar = TarReader::new(Tee::new(decompressed, Some(file), limit.unwrap_or(u64::MAX)));
+        let options = UnpackOptions { whiteouts: true, limit, ..UnpackOptions::default() };
+        let mut next_check = CHECK_EVERY;
+        let unpacked = unpack(&mut tar, root.as_fd(), &options, &mut |done| {
+            if done >= next_check {
+                next_check = done.saturating_add(CHECK_EVERY);
+                self.check_space()?;
+                progress.update(what, done, None);
+            }
+            Ok(())
+        })
+        .map_err(too_large)?;
+        let (diff_id, tar_size) =
+            tar.into_inner().finish().map_err(|error| too_large(read(error)))?;
+        if tar_size == 0 {
+            return Err(Error::Oci(OciError::Archive(format!("{what} is empty"))));
+        }
+        let info = LayerInfo { size: unpacked.bytes, tar_size };
+        write_info(&temporary, info)?;
+        progress.update(what, tar_size, Some(tar_size));
+        Ok(StagedLayer { diff_id, info, directory: Some(temporary) })
+    }
+
+    /// Makes everything written so far survive a loss of power. One call for all layers of an image.
+    pub(crate) fn sync_files(&self) -> Result<()> {
+        if !self.durable() {
+            return Ok(());
+        }
+        let fd = files::open_path(&self.root)?;
+        rustix::fs::syncfs(&fd).map_err(io(|| format!("syncing {}", self.root.display())))
+    }
+
+    /// Puts a synced layer in its place. Somebody else having done so is fine.
+    pub(crate) fn publish_layer(&self, layer: &StagedLayer) -> Result<()> {
+        let Some(directory) = &layer.directory else { return Ok(()) };
+        let to = self.layer_path(&layer.diff_id);
+        match rustix::fs::renameat_with(CWD, directory.path(), CWD, &to, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(()),
+            Err(error) => Err(io(|| format!("publishing the layer {}", to.display()))(error)),
+        }
+    }
+
+    /// Keeps a configuration or manifest document as a blob. Synced by the caller.
+    pub(crate) fn write_blob(&self, raw: &[u8]) -> Result<oci::Digest> {
+        let digest = oci::Digest::sha256(raw);
+        let path = self.blob_path(&digest);
+        if path.exists() {
+            return Ok(digest);
+        }
+        let temporary = self.temporary()?;
+        let from = temporary.path().join("blob");
+        let write = || {
+            std::fs::write(&from, raw)?;
+            if self.durable() {
+                File::open(&from)?.sync_all()?;
+            }
+            std::fs::rename(&from, &path)?;
+            if self.durable()
+                && let Some(parent) = path.parent()
+            {
+                File::open(parent)?.sync_all()?;
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        write().map_err(io(|| format!("writing the blob {}", path.display())))?;
+        Ok(digest)
+    }
+
+    pub(crate) fn blob_path(&self, digest: &oci::Digest) -> PathBuf {
+        self.root.join("blobs").join(digest.algorithm()).join(digest.hex())
+    }
+}
+
+fn write_info(temporary: &Temporary, info: LayerInfo) -> Result<()> {
+    let path = temporary.path().join(INFO);
+    let bytes = serde_json::to_vec(&info).unwrap_or_default();
+    std::fs::write(&path, bytes).map_err(io(|| format!("writing {}", path.display())))
+}
+
+/// Tells the database of a layer.
+pub(crate) fn insert_layer(
+    tx: &Transaction<'_>,
+    diff_id: &DiffId,
+    info: LayerInfo,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO layers(diff_id, size, tar_size, created_ns) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT(diff_id) DO NOTHING",
+    )?
+    .execute(params![
+        diff_id.to_string(),
+        i64::try_from(info.size).unwrap_or(i64::MAX),
+        i64::try_from(info.tar_size).unwrap_or(i64::MAX),
+        files::now_ns()
+    ])?;
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Making an overlay mount, detached: nothing is attached to any mount namespace here.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
+};
+
+use crate::error::Error;
+use crate::{Lower, Result, files};
+
+/// The writable part of an overlay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Upper<'a> {
+    pub(crate) upper: BorrowedFd<'a>,
+    pub(crate) work: BorrowedFd<'a>,
+    pub(crate) volatile: bool,
+}
+
+/// How directories are named to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    /// By descriptor; Linux 6.13.
+    Descriptor,
+    /// One string each; Linux 6.5. The path is that of our descriptor, so it is short and needs no
+    /// escapes.
+    Strings,
+    /// All in one string of at most 255 bytes; before that.
+    OneString,
+}
+
+/// Mounts `lower` with `upper` on top. Without `upper` the mount is read-only.
+pub(crate) fn mount(
+    lower: &Lower,
+    upper: Option<Upper<'_>>,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
+    let mut result = Err(mount_error(Errno::OPNOTSUPP, String::new()));
+    for naming in [Naming::Descriptor, Naming::Strings, Naming::OneString] {
+        result = mount_with(naming, lower, upper, attributes);
+        match &result {
+            // The kernel does not know the parameter, or not in this form.
+            Err(Error::Mount { source, .. }) if source.raw_os_error() == Some(22) => {}
+            _ => return result,
+        }
+    }
+    result
+}
+
+fn mount_error(source: Errno, log: String) -> Error {
+    Error::Mount { what: "the overlay".to_owned(), source: source.into(), log }
+}
+
+fn mount_with(
+    naming: Naming,
+    lower: &Lower,
+    upper: Option<Upper<'_>>,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(|e| mount_error(e, String::new()))?;
+    configure(naming, context.as_fd(), lower, upper)
+        .and_then(|()| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes))
+        .map_err(|errno| mount_error(errno, kernel_log(context.as_fd())))
+}
+
+fn configure(
+    naming: Naming,
+    context: BorrowedFd<'_>,
+    lower: &Lower,
+    upper: Option<Upper<'_>>,
+) -> rustix::io::Result<()> {
+    let set = |key: &str, fd: BorrowedFd<'_>| match naming {
+        Naming::Descriptor => fsconfig_set_fd(context, key, fd),
+        _ => fsconfig_set_string(context, key, files::proc_path(fd)),
+    };
+    fsconfig_set_string(context, "source", "overlay")?;
+    // Both would make the upper directory something that only this kernel's overlay can read; a commit
+    // reads it directly.
+    fsconfig_set_string(context, "metacopy", "off")?;
+    fsconfig_set_string(context, "redirect_dir", "nofollow")?;
+    fsconfig_set_string(context, "index", "off")?;
+    if naming == Naming::OneString {
+        let paths: Vec<_> = lower.directories.iter().map(files::proc_path).collect();
+        let all = paths.join(":");
+        if all.len() > 255 {
+            return Err(Errno::TOOBIG);
+        }
+        fsconfig_set_string(context, "lowerdir", all)?;
+    } else {
+        for fd in &lower.directories {
+            set("lowerdir+", fd.as_fd())?;
+        }
+    }
+    if let Some(upper) = upper {
+        set("upperdir", upper.upper)?;
+        set("workdir", upper.work)?;
+        if upper.volatile {
+            fsconfig_set_flag(context, "volatile")?;
+        }
+    }
+    fsconfig_create(context)
+}
+
+/// What the kernel has to say about a failed configuration: each read of the context gives a line
+/// with its level in front.
+fn kernel_log(context: BorrowedFd<'_>) -> String {
+    let mut lines = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(n) = rustix::io::read(context, &mut buffer) {
+        if n == 0 || lines.len() > 8 {
+            break;
+        }
+        let line = String::from_utf8_lossy(buffer.get(..n).unwrap_or_default());
+        let line = line.trim();
+        lines.push(line.get(2..).unwrap_or(line).to_owned());
+    }
+    if lines.is_empty() { String::new() } else { format!(": {}", lines.join("; ")) }
+}
+
+/// A volatile overlay that was not unmounted in order leaves a mark which forbids further mounts,
+/// since after a crash of the machine the upper directory may be torn. Within the same boot it is not: the page cache
+/// has everything. The caller has decided; the mark goes.
+pub(crate) fn clear_volatile_mark(work: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let inner = match files::open_dir(work, c"work") {
+        Ok(fd) => fd,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::unlinkat(&inner, c"incompat", AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(_) => files::remove_tree(inner.as_fd(), c"incompat"),
+    }
+}
+
+/// Whether a file in an upper directory says that a name of the lower ones does not exist.
+pub(crate) fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}

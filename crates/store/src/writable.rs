@@ -1,0 +1,317 @@
+//! Writable layers: the overlay upper directory of a container.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci::{DiffId, ImageId};
+use rustix::fs::{CWD, Mode};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::error::io;
+use crate::overlay::{self, Upper};
+use crate::{Error, Lower, Result, Store, files};
+
+/// What a writable layer lies upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// An image.
+    Image(ImageId),
+    /// A directory of the host (`run --rootfs`).
+    Directory(PathBuf),
+}
+
+/// How to make a writable layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WritableOptions {
+    /// Its content need not survive a crash of the machine: nothing in it is ever synced. For `--rm`
+    /// containers and build steps.
+    pub volatile: bool,
+}
+
+/// How to mount one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MountOptions {
+    /// Mount it read-only.
+    pub read_only: bool,
+    /// As [`WritableOptions::volatile`], for this mount.
+    pub volatile: bool,
+}
+
+/// A writable layer in the store.
+#[derive(Debug)]
+pub struct WritableLayer {
+    id: String,
+    directory: PathBuf,
+    record: Record,
+    lower: Lower,
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+/// `containers/<id>/layer.json`: what must not be removed while this layer exists.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<ImageId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) layers: Vec<DiffId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) directory: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) volatile: bool,
+}
+
+pub(crate) const RECORD: &str = "layer.json";
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+
+/// One difference between a container's files and its image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// Absolute path in the container, as raw bytes.
+    pub path: Vec<u8>,
+    /// What happened to it.
+    pub kind: ChangeKind,
+}
+
+/// The kind of a [`Change`], with Docker's letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChangeKind {
+    /// `C`
+    Modified,
+    /// `A`
+    Added,
+    /// `D`
+    Deleted,
+}
+
+impl ChangeKind {
+    /// `C`, `A` or `D`.
+    pub fn letter(self) -> char {
+        match self {
+            ChangeKind::Modified => 'C',
+            ChangeKind::Added => 'A',
+            ChangeKind::Deleted => 'D',
+        }
+    }
+
+    /// The number Docker's API has for it: 0, 1 or 2.
+    pub fn number(self) -> u8 {
+        match self {
+            ChangeKind::Modified => 0,
+            ChangeKind::Added => 1,
+            ChangeKind::Deleted => 2,
+        }
+    }
+}
+
+/// An ID becomes the name of a directory.
+fn check_id(id: &str) -> Result<()> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    if id.is_empty() || id.len() > 128 || id.starts_with('.') || !id.bytes().all(good) {
+        return Err(Error::Invalid(format!("{id:?} cannot be the ID of a writable layer")));
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Makes an empty writable layer in `containers/<id>/`. Nothing is synced: a container's start
+    /// does not wait for the disk.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchImage`]; [`Error::Invalid`] if the ID is in use or cannot be a name.
+    pub fn create_writable(
+        &self,
+        id: &str,
+        base: &Base,
+        options: WritableOptions,
+    ) -> Result<WritableLayer> {
+        self.writable_store()?;
+        check_id(id)?;
+        // From here until the record is written no layer is removed.
+        let _lease = self.lease()?;
+        let (record, lower) = match base {
+            Base::Image(image) => {
+                let image = self.image_layers(image)?;
+                let lower = self.lower_of(&image.1)?;
+                let record = Record {
+                    image: Some(image.0),
+                    layers: image.1,
+                    directory: None,
+                    volatile: options.volatile,
+                };
+                (record, lower)
+            }
+            Base::Directory(path) => {
+                let path = std::path::absolute(path)
+                    .map_err(io(|| format!("resolving the path {}", path.display())))?;
+                let lower = directory_lower(&path)?;
+                let directory = Some(path);
+                (
+                    Record { image: None, layers: vec![], directory, volatile: options.volatile },
+                    lower,
+                )
+            }
+        };
+        let directory = self.container_directory(id);
+        let what = || format!("creating the writable layer {}", directory.display());
+        let private = Mode::from_raw_mode(0o700);
+        // The engine may have made the directory already, for its own files.
+        match rustix::fs::mkdirat(CWD, &directory, private) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(io(what)(error)),
+        }
+        let fd = files::open_path(&directory)?;
+        // The record comes first: a directory with `upper` but without it would not protect its layers.
+        let raw = serde_json::to_vec(&record)
+            .map_err(|error| Error::Invalid(format!("{}: {error}", what())))?;
+        write_record(&fd, &raw).map_err(io(what))?;
+        match rustix::fs::mkdirat(&fd, UPPER, private) {
+            Err(Errno::EXIST) => {
+                return Err(Error::Invalid(format!("the writable layer {id} exists already")));
+            }
+            other => other.map_err(io(what))?,
+        }
+        rustix::fs::mkdirat(&fd, WORK, private).map_err(io(what))?;
+        let upper = files::open_dir(&fd, c"upper").map_err(io(what))?;
+        let work = files::open_dir(&fd, c"work").map_err(io(what))?;
+        // The root of an overlay has the attributes of the upper directory.
+        if let Some(top) = lower.directories.first() {
+            let stat = rustix::fs::fstat(top).map_err(io(what))?;
+            let (uid, gid) =
+                (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+            if stat.st_uid != 0 || stat.st_gid != 0 {
+                rustix::fs::fchown(&upper, Some(uid), Some(gid)).map_err(io(what))?;
+            }
+            rustix::fs::fchmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777))
+                .map_err(io(what))?;
+        }
+        Ok(WritableLayer { id: id.to_owned(), directory, record, lower, upper, work })
+    }
+
+    /// Opens a writable layer.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchWritable`]; [`Error::Damaged`] if a layer below it is missing.
+    pub fn writable(&self, id: &str) -> Result<WritableLayer> {
+        check_id(id)?;
+        let directory = self.container_directory(id);
+        let record =
+            read_record(&directory)?.ok_or_else(|| Error::NoSuchWritable(id.to_owned()))?;
+        let missing = |_| Error::NoSuchWritable(id.to_owned());
+        let upper = files::open_path(&directory.join(UPPER)).map_err(missing)?;
+        let work = files::open_path(&directory.join(WORK)).map_err(missing)?;
+        let lower = match &record.directory {
+            Some(path) => directory_lower(path)?,
+            None => self.lower_of(&record.layers)?,
+        };
+        Ok(WritableLayer { id: id.to_owned(), directory, record, lower, upper, work })
+    }
+
+    /// The layers of an image without reading its configuration.
+    fn image_layers(&self, id: &ImageId) -> Result<(ImageId, Vec<DiffId>)> {
+        let connection = self.database.connection();
+        let text = id.to_string();
+        let mut statement = connection.prepare_cached(
+            "SELECT diff_id FROM image_layers WHERE image_id = ?1 ORDER BY position",
+        )?;
+        let layers = statement
+            .query_map([&text], |row| row.get::<_, String>(0))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        if layers.is_empty() {
+            // An image may have no layers; it must exist though.
+            connection
+                .prepare_cached("SELECT 1 FROM images WHERE id = ?1")?
+                .query_row([&text], |_| Ok(()))
+                .map_err(|_| Error::NoSuchImage(text))?;
+        }
+        let layers = layers.iter().map(|id| id.parse()).collect::<oci::Result<_>>()?;
+        Ok((*id, layers))
+    }
+}
+
+fn directory_lower(path: &Path) -> Result<Lower> {
+    Ok(Lower { directories: vec![files::open_path(path)?], paths: vec![path.to_owned()] })
+}
+
+fn write_record(directory: &OwnedFd, raw: &[u8]) -> rustix::io::Result<()> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(directory, RECORD, flags, Mode::from_raw_mode(0o600))?;
+    let mut rest = raw;
+    while !rest.is_empty() {
+        let n = rustix::io::write(&fd, rest)?;
+        rest = rest.get(n..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// The record in a container's directory; None if it has no writable layer.
+pub(crate) fn read_record(directory: &Path) -> Result<Option<Record>> {
+    let path = directory.join(RECORD);
+    match files::read_small(&path, oci::limits::MAX_JSON) {
+        Ok(raw) => serde_json::from_slice(&raw)
+            .map(Some)
+            .map_err(|error| Error::Damaged(format!("{}: {error}", path.display()))),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl WritableLayer {
+    /// The container it belongs to.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The image below it.
+    pub fn image(&self) -> Option<ImageId> {
+        self.record.image
+    }
+
+    /// Whether it was made to be volatile.
+    pub fn volatile(&self) -> bool {
+        self.record.volatile
+    }
+
+    /// The directories below it.
+    pub fn lower(&self) -> &Lower {
+        &self.lower
+    }
+
+    /// The upper directory itself.
+    pub fn upper(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.upper.as_fd()
+    }
+
+    /// Path of the upper directory, for `inspect`.
+    pub fn upper_path(&self) -> PathBuf {
+        self.directory.join(UPPER)
+    }
+
+    /// Path of overlay's work directory, for `inspect`.
+    pub fn work_path(&self) -> PathBuf {
+        self.directory.join(WORK)
+    }
+
+    /// Mounts it, detached: the descriptor is the mount, and closing it undoes it unless it was
+    /// attached somewhere by then. A mark left by an earlier volatile mount is cleared.
+    ///
+    /// # Errors
+    /// [`Error::Mount`] with what the kernel says.
+    pub fn mount(&self, options: MountOptions) -> Result<OwnedFd> {
+        overlay::clear_volatile_mark(self.work.as_fd())
+            .map_err(io(|| format!("clearing {}", self.work_path().display())))?;
+        let attributes = if options.read_only {
+            MountAttrFlags::MOUNT_ATTR_RDONLY
+        } else {
+            MountAttrFlags::empty()
+        };
+        let volatile = options.volatile || self.record.volatile;
+        let upper = Upper { upper: self.upper.as_fd(), work: self.work.as_fd(), volatile };
+        overlay::mount(&self.lower, Some(upper), attributes)
+    }
+}

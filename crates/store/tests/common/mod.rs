@@ -1,0 +1,88 @@
+//! What the integration tests share: a data root of their own, and archives.
+#![allow(dead_code, unreachable_pub)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use oci::tar::{Entry, Kind, TarWriter};
+use store::{Durability, OpenOptions, Store};
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A directory that is removed at the end of the test.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let base =
+            std::env::temp_dir().join(format!("wherry-store-{}-{count}", std::process::id()));
+        std::fs::create_dir(&base).unwrap();
+        Scratch(base)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.0.join("root")
+    }
+
+    pub fn store(&self) -> Store {
+        let options = OpenOptions { read_only: false, durability: Durability::None };
+        Store::open(&self.root(), options).unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = Command::new("rm").arg("-rf").arg(&self.0).status();
+    }
+}
+
+/// Runs a shell script in `directory`; it must succeed. Returns its output.
+pub fn sh(directory: &Path, script: &str) -> String {
+    let output = Command::new("sh").arg("-ec").arg(script).current_dir(directory).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{script}\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn file(path: &str, data: &[u8]) -> (Entry, Vec<u8>) {
+    let mut entry = Entry::new(path, Kind::File, 0o644);
+    entry.size = data.len() as u64;
+    (entry, data.to_vec())
+}
+
+pub fn dir(path: &str) -> (Entry, Vec<u8>) {
+    (Entry::new(path, Kind::Directory, 0o755), Vec::new())
+}
+
+pub fn link(path: &str, kind: Kind, target: &str) -> (Entry, Vec<u8>) {
+    let mut entry = Entry::new(path, kind, 0o777);
+    entry.link = target.into();
+    (entry, Vec::new())
+}
+
+pub fn tar(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
+    let mut out = TarWriter::new(Vec::new());
+    for (entry, data) in entries {
+        out.entry(entry).unwrap();
+        out.write_data(data).unwrap();
+    }
+    out.finish().unwrap()
+}
+
+/// Attaches a detached mount below the scratch directory in a mount namespace of a shell, runs the
+/// script with the mount as its working directory, and returns the output.
+pub fn in_mount(mount: &std::os::fd::OwnedFd, script: &str) -> String {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), mount.as_raw_fd());
+    sh(Path::new(&path), script)
+}
