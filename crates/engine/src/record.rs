@@ -44,6 +44,8 @@ pub(crate) struct Run {
     pub(crate) stopped_by_hand: bool,
     /// When the restart policy starts it again, ns since 1970.
     pub(crate) restart_at: Option<i64>,
+    /// It can not be started at all; the restart policy has given up.
+    pub(crate) gave_up: bool,
     /// Pause before the next restart, ns.
     pub(crate) restart_delay: i64,
     /// Result of the health checks.
@@ -155,11 +157,11 @@ fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| Error::system("cannot write a record", e))
 }
 
-/// Inserts a new record; `Conflict` if the name is taken.
-pub(crate) fn insert(tx: &Transaction<'_>, r: &Record) -> Result<()> {
+/// Fails with `Conflict` if a container has this name.
+pub(crate) fn check_name_free(tx: &Transaction<'_>, name: &str) -> Result<()> {
     let taken: Option<String> = tx
         .prepare_cached("SELECT id FROM containers WHERE name = ?1")?
-        .query_row([&r.name], |row| row.get(0))
+        .query_row([name], |row| row.get(0))
         .optional()?;
     if let Some(id) = taken {
         return Err(Error::new(
@@ -167,10 +169,16 @@ pub(crate) fn insert(tx: &Transaction<'_>, r: &Record) -> Result<()> {
             format!(
                 "Conflict. The container name \"/{}\" is already in use by container \"{id}\". \
                  You have to remove (or rename) that container to be able to reuse that name.",
-                r.name
+                name
             ),
         ));
     }
+    Ok(())
+}
+
+/// Inserts a new record; `Conflict` if the name is taken.
+pub(crate) fn insert(tx: &Transaction<'_>, r: &Record) -> Result<()> {
+    check_name_free(tx, &r.name)?;
     tx.prepare_cached(
         "INSERT INTO containers(id, name, created_ns, state, image_id, config, runtime) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

@@ -372,6 +372,10 @@ fn rootfs_propagation(mounts: &[PlannedMount]) -> &'static str {
     }
 }
 
+pub(crate) fn check_sysctls(host: &HostConfig) -> Result<()> {
+    sysctls(host).map(drop)
+}
+
 fn sysctls(host: &HostConfig) -> Result<BTreeMap<String, String>> {
     let sysctls = host.sysctls.clone().unwrap_or_default();
     for name in sysctls.keys() {
