@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A name nobody else uses.
-pub fn unique() -> String {
+pub(crate) fn unique() -> String {
     format!("wherry-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A directory that is removed at the end of the test.
-pub struct Temp(pub PathBuf);
+pub(crate) struct Temp(pub(crate) PathBuf);
 
 impl Temp {
-    pub fn new() -> Temp {
+    pub(crate) fn new() -> Temp {
         let path = std::env::temp_dir().join(unique());
         std::fs::create_dir(&path).unwrap();
         Temp(path)
@@ -35,7 +35,7 @@ impl Drop for Temp {
 }
 
 /// Makes a root filesystem with busybox.
-pub fn rootfs(path: &Path) {
+pub(crate) fn rootfs(path: &Path) {
     for name in ["bin", "dev", "proc", "sys", "tmp", "etc", "root"] {
         std::fs::create_dir_all(path.join(name)).unwrap();
     }
@@ -57,7 +57,7 @@ pub fn rootfs(path: &Path) {
 }
 
 /// A specification as Docker would write it, without seccomp and cgroups.
-pub fn spec(args: &[&str]) -> Value {
+pub(crate) fn spec(args: &[&str]) -> Value {
     let caps = [
         "CAP_CHOWN",
         "CAP_KILL",
@@ -97,24 +97,24 @@ pub fn spec(args: &[&str]) -> Value {
     })
 }
 
-pub fn plan(spec: &Value, bundle: &Path) -> Result<Plan, Error> {
+pub(crate) fn plan(spec: &Value, bundle: &Path) -> Result<Plan, Error> {
     let spec: Spec = serde_json::from_value(spec.clone()).unwrap();
     Plan::from_spec(&spec, bundle)
 }
 
 /// How a run ended and what it wrote.
 #[derive(Debug)]
-pub struct Output {
-    pub code: u8,
-    pub text: String,
+pub(crate) struct Output {
+    pub(crate) code: u8,
+    pub(crate) text: String,
 }
 
-pub fn null() -> OwnedFd {
+pub(crate) fn null() -> OwnedFd {
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap().into()
 }
 
 /// Runs a plan to its end.
-pub fn run(
+pub(crate) fn run(
     plan: &Plan,
     cgroup: Option<&runtime::Cgroup>,
     mut d: Descriptors,
@@ -130,7 +130,7 @@ pub fn run(
 }
 
 /// Makes a bundle and runs a specification in it.
-pub fn run_spec(spec: &Value) -> Result<Output, Error> {
+pub(crate) fn run_spec(spec: &Value) -> Result<Output, Error> {
     let bundle = Temp::new();
     rootfs(&bundle.0.join("rootfs"));
     run(&plan(spec, &bundle.0)?, None, Descriptors::default())
