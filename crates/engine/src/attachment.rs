@@ -146,8 +146,12 @@ impl Attachment {
     pub fn resize(&mut self, rows: u16, cols: u16) -> Result<()> {
         if let Kind::Exec(streams) = &self.kind {
             if let Some(master) = streams.stdin.as_ref().filter(|_| streams.master) {
-                let size =
-                    rustix::termios::Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+                let size = rustix::termios::Winsize {
+                    ws_row: rows,
+                    ws_col: cols,
+                    ws_xpixel: 0,
+                    ws_ypixel: 0,
+                };
                 rustix::termios::tcsetwinsize(master, size)
                     .map_err(|e| Error::system("cannot resize", io::Error::from(e)))?;
             }
@@ -229,8 +233,10 @@ impl ExecStreams {
             match rustix::io::write(fd, bytes) {
                 Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => keeper::protocol::wait_for(fd.as_fd(), rustix::event::PollFlags::OUT)
-                    .map_err(|e| Error::system("cannot write to the process", e))?,
+                Err(Errno::AGAIN) => {
+                    keeper::protocol::wait_for(fd.as_fd(), rustix::event::PollFlags::OUT)
+                        .map_err(|e| Error::system("cannot write to the process", e))?
+                }
                 // It does not want any more.
                 Err(Errno::PIPE | Errno::IO) => self.stdin = None,
                 Err(e) => {
@@ -251,13 +257,19 @@ impl Engine {
             State::Paused => {
                 return Err(Error::new(
                     ErrorKind::Conflict,
-                    format!("container {} is paused, unpause the container before attach", record.name),
+                    format!(
+                        "container {} is paused, unpause the container before attach",
+                        record.name
+                    ),
                 ));
             }
             State::Restarting => {
                 return Err(Error::new(
                     ErrorKind::Conflict,
-                    format!("container {} is restarting, wait until the container is running", record.name),
+                    format!(
+                        "container {} is restarting, wait until the container is running",
+                        record.name
+                    ),
                 ));
             }
             _ => {

@@ -22,9 +22,12 @@ impl Engine {
         }
         let pidfd = record.identity().open()?;
         let path = format!("/proc/{}/root", record.pid);
-        let root =
-            rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|e| Error::system(format!("cannot open {path}"), std::io::Error::from(e)))?;
+        let root = rustix::fs::open(
+            &path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| Error::system(format!("cannot open {path}"), std::io::Error::from(e)))?;
         drop(pidfd);
         Ok(root)
     }
@@ -135,9 +138,9 @@ impl Engine {
             true => self.rootfs_of_process(&record)?,
         };
         self.store().export_tar(root.as_fd(), out)?;
-        self.store().db().transaction(|tx| {
-            events::note_container(tx, clock::now(), "export", &record, &[])
-        })
+        self.store()
+            .db()
+            .transaction(|tx| events::note_container(tx, clock::now(), "export", &record, &[]))
     }
 
     /// A copy of a running container's root mount, without what is mounted below it.
@@ -150,13 +153,16 @@ impl Engine {
                 | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH,
         )
-        .map_err(|e| Error::system("cannot copy the container's root mount", std::io::Error::from(e)))
+        .map_err(|e| {
+            Error::system("cannot copy the container's root mount", std::io::Error::from(e))
+        })
     }
 
     /// Makes an image of what a container has changed; the image's id.
     pub fn commit(&self, name: &str, options: CommitOptions) -> Result<String> {
         let record = self.current(name)?;
-        let reference = options.reference.as_deref().map(str::parse::<oci::Reference>).transpose()?;
+        let reference =
+            options.reference.as_deref().map(str::parse::<oci::Reference>).transpose()?;
         let parent = match record.image_id.as_deref() {
             Some(id) => Some(self.store().image_by_id(&id.parse().map_err(oci::Error::from)?)?),
             None => None,
@@ -181,7 +187,10 @@ impl Engine {
         let image = image?;
         let id = image.id.to_string();
         self.store().db().transaction(|tx| -> Result<()> {
-            let more = [("imageID", id.clone()), ("imageRef", options.reference.clone().unwrap_or_default())];
+            let more = [
+                ("imageID", id.clone()),
+                ("imageRef", options.reference.clone().unwrap_or_default()),
+            ];
             events::note_container(tx, clock::now(), "commit", &record, &more)
         })?;
         self.store().db().checkpoint_if_large()?;
@@ -201,9 +210,19 @@ impl Engine {
         let mut config: oci::config::ContainerConfig =
             serde_json::from_value(value).map_err(|e| Error::system("configuration", e))?;
         // What describes the container and not the image.
-        for key in ["Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr", "Tty",
-            "OpenStdin", "StdinOnce", "Image", "MacAddress", "NetworkDisabled"]
-        {
+        for key in [
+            "Hostname",
+            "Domainname",
+            "AttachStdin",
+            "AttachStdout",
+            "AttachStderr",
+            "Tty",
+            "OpenStdin",
+            "StdinOnce",
+            "Image",
+            "MacAddress",
+            "NetworkDisabled",
+        ] {
             config.other.remove(key);
         }
         for change in &options.changes {

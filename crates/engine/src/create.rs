@@ -42,7 +42,9 @@ impl Engine {
                 None
             }
             None if request.config.image.is_empty() => {
-                return Err(Error::invalid("no image given: name one, or a directory with --rootfs"));
+                return Err(Error::invalid(
+                    "no image given: name one, or a directory with --rootfs",
+                ));
             }
             None => Some(self.store().image(&request.config.image)?),
         };
@@ -62,12 +64,10 @@ impl Engine {
 
         let image_volumes =
             image.iter().flat_map(|i| i.config.config.volumes.keys()).map(String::as_str);
-        let mounts = mounts::collect(
-            &request.config,
-            &request.host_config,
-            image_volumes,
-            |name| record::find(self.db(), name),
-        )?;
+        let mounts =
+            mounts::collect(&request.config, &request.host_config, image_volumes, |name| {
+                record::find(self.db(), name)
+            })?;
         let id = names::new_id()?;
         let mut record = Record {
             id: id.clone(),
@@ -114,7 +114,8 @@ impl Engine {
             (None, None) => return Err(Error::invalid("neither an image nor a directory")),
         };
         let volatile = record.definition.host.auto_remove;
-        let layer = self.store().create_writable(&record.id, &base, WritableOptions { volatile })?;
+        let layer =
+            self.store().create_writable(&record.id, &base, WritableOptions { volatile })?;
         let fresh = self.create_volumes(record)?;
         if !fresh.is_empty() && record.definition.rootfs.is_none() {
             let root = layer.mount(MountOptions { read_only: true, volatile: true })?;
@@ -240,7 +241,8 @@ impl Engine {
             host.readonly_paths.get_or_insert_with(Vec::new);
         } else {
             let list = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-            if !Security::parse(host.security_opt.as_deref().unwrap_or_default())?.unconfined_paths {
+            if !Security::parse(host.security_opt.as_deref().unwrap_or_default())?.unconfined_paths
+            {
                 host.masked_paths.get_or_insert_with(|| list(&spec::MASKED_PATHS));
                 host.readonly_paths.get_or_insert_with(|| list(&spec::READONLY_PATHS));
             }
@@ -416,7 +418,10 @@ pub(crate) fn check(config: &Config, host: &HostConfig, warnings: &mut Vec<Strin
         return invalid(format!("--uts: invalid UTS mode: {}", host.uts_mode));
     }
     if !matches!(host.userns_mode.as_str(), "" | "host") {
-        return invalid(format!("--userns: invalid USER mode: {}: only host is known", host.userns_mode));
+        return invalid(format!(
+            "--userns: invalid USER mode: {}: only host is known",
+            host.userns_mode
+        ));
     }
     if !matches!(host.cgroupns_mode.as_str(), "" | "host" | "private") {
         return invalid(format!("--cgroupns: invalid CGROUP mode: {}", host.cgroupns_mode));
@@ -439,8 +444,10 @@ pub(crate) fn check(config: &Config, host: &HostConfig, warnings: &mut Vec<Strin
     if host.links.as_ref().is_some_and(|l| !l.is_empty()) {
         return invalid("conflicting options: links need a bridge network".into());
     }
-    if !matches!(host.log_config.r#type.as_str(), "json-file" | "local" | "none" | "passthrough" | "journald-file")
-    {
+    if !matches!(
+        host.log_config.r#type.as_str(),
+        "json-file" | "local" | "none" | "passthrough" | "journald-file"
+    ) {
         return invalid(format!(
             "logger: no log driver named '{}' is registered: known are json-file, local, none, passthrough",
             host.log_config.r#type
@@ -528,13 +535,17 @@ pub(crate) fn check_limits(host: &HostConfig, warnings: &mut Vec<String>) -> Res
         return invalid("Minimum memoryswap limit should be larger than memory limit, see usage");
     }
     if host.memory == 0 && host.memory_swap > 0 {
-        return invalid("You should always set the Memory limit when using Memoryswap limit, see usage");
+        return invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        );
     }
     if host.memory_reservation != 0 && host.memory_reservation < 6 << 20 {
         return invalid("Minimum memory reservation allowed is 6MB");
     }
     if host.memory > 0 && host.memory < host.memory_reservation {
-        return invalid("Minimum memory limit can not be less than memory reservation limit, see usage");
+        return invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        );
     }
     if let Some(swappiness) = host.memory_swappiness
         && !(-1..=100).contains(&swappiness)
@@ -544,7 +555,9 @@ pub(crate) fn check_limits(host: &HostConfig, warnings: &mut Vec<String>) -> Res
         )));
     }
     if host.nano_cpus != 0 && (host.cpu_period != 0 || host.cpu_quota != 0) {
-        return invalid("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set.");
+        return invalid(
+            "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set.",
+        );
     }
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
     let most = i64::try_from(cpus).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
@@ -554,7 +567,9 @@ pub(crate) fn check_limits(host: &HostConfig, warnings: &mut Vec<String>) -> Res
         )));
     }
     if host.cpu_period != 0 && !(1000..=1_000_000).contains(&host.cpu_period) {
-        return invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)");
+        return invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        );
     }
     if host.cpu_quota != 0 && host.cpu_quota != -1 && host.cpu_quota < 1000 {
         return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)");
@@ -576,7 +591,9 @@ pub(crate) fn check_limits(host: &HostConfig, warnings: &mut Vec<String>) -> Res
             return Err(Error::invalid(format!(
                 "Requested CPUs are not available - requested {}, available: {}",
                 host.cpuset_cpus,
-                std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default().trim()
+                std::fs::read_to_string("/sys/devices/system/cpu/online")
+                    .unwrap_or_default()
+                    .trim()
             )));
         }
     }

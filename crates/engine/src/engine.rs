@@ -258,10 +258,5 @@ pub fn helper_args(options: &EngineOptions, verb: &str) -> Vec<String> {
     let text = |path: &Path| {
         std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
     };
-    vec![
-        verb.to_owned(),
-        text(&options.data_root),
-        text(&options.run_root),
-        text(&options.program),
-    ]
+    vec![verb.to_owned(), text(&options.data_root), text(&options.run_root), text(&options.program)]
 }

@@ -52,7 +52,10 @@ impl Error {
     }
 
     /// The host failed while doing something.
-    pub fn system(what: impl std::fmt::Display, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn system(
+        what: impl std::fmt::Display,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         let source = source.into();
         Self { kind: ErrorKind::System, message: format!("{what}: {source}"), source: Some(source) }
     }

@@ -104,8 +104,7 @@ fn matches(event: &Event, filters: &Filters) -> bool {
         values.iter().any(|value| match name.as_str() {
             // `exec_start: sh` is found as `exec_start`.
             "event" => {
-                event.action == *value
-                    || event.action.split(':').next() == Some(value.as_str())
+                event.action == *value || event.action.split(':').next() == Some(value.as_str())
             }
             "type" => event.kind == *value,
             "scope" => event.scope == *value,
@@ -130,11 +129,7 @@ fn matches(event: &Event, filters: &Filters) -> bool {
 
 impl Engine {
     /// Past events, then, until `until` or for ever, new ones. `sink` returns false to stop.
-    pub fn events(
-        &self,
-        options: EventOptions,
-        sink: &mut dyn FnMut(Event) -> bool,
-    ) -> Result<()> {
+    pub fn events(&self, options: EventOptions, sink: &mut dyn FnMut(Event) -> bool) -> Result<()> {
         crate::list::check_filters(&options.filters, &FILTERS)?;
         let mut seq: i64 = if options.since.is_some() {
             0

@@ -52,7 +52,10 @@ impl Engine {
             State::Paused => {
                 return Err(Error::new(
                     ErrorKind::Conflict,
-                    format!("container {} is paused, unpause the container before exec", record.name),
+                    format!(
+                        "container {} is paused, unpause the container before exec",
+                        record.name
+                    ),
                 ));
             }
             _ => {
@@ -95,9 +98,9 @@ impl Engine {
         }
         let plan = self.exec_plan(&record, &config, argv.clone())?;
         let note = |action: &str, more: &[(&str, String)]| {
-            self.store().db().transaction(|tx| {
-                events::note_container(tx, clock::now(), action, &record, more)
-            })
+            self.store()
+                .db()
+                .transaction(|tx| events::note_container(tx, clock::now(), action, &record, more))
         };
         let words = argv.join(" ");
         let mut connection = self.keeper().connect()?;

@@ -37,10 +37,7 @@ impl Engine {
     /// Starts a container with another runtime.
     pub(crate) fn start_foreign(&self, record: &mut Record) -> Result<()> {
         let _ = record;
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "other OCI runtimes are not wired up in this build",
-        ))
+        Err(Error::new(ErrorKind::Unsupported, "other OCI runtimes are not wired up in this build"))
     }
 
     /// Looks whether another runtime's container still lives.

@@ -45,7 +45,8 @@ impl Times {
     /// check ended.
     pub(crate) fn next(&self, started: i64, last: Option<i64>, health: &Health) -> i64 {
         let from = last.unwrap_or(started);
-        let in_start = health.status == "starting" && from < started.saturating_add(self.start_period);
+        let in_start =
+            health.status == "starting" && from < started.saturating_add(self.start_period);
         from.saturating_add(if in_start { self.start_interval } else { self.interval })
     }
 }
@@ -54,11 +55,8 @@ impl Times {
 pub(crate) fn command(check: &Healthcheck, shell: &[String]) -> Vec<String> {
     match check.test.as_deref().unwrap_or_default() {
         [kind, rest @ ..] if kind == "CMD-SHELL" => {
-            let mut argv: Vec<String> = if shell.is_empty() {
-                vec!["/bin/sh".into(), "-c".into()]
-            } else {
-                shell.to_vec()
-            };
+            let mut argv: Vec<String> =
+                if shell.is_empty() { vec!["/bin/sh".into(), "-c".into()] } else { shell.to_vec() };
             argv.extend(rest.first().cloned());
             argv
         }

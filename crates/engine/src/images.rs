@@ -17,7 +17,8 @@ use crate::types::{
 };
 
 /// Names of filters that `images` knows.
-pub(crate) const FILTERS: [&str; 6] = ["before", "dangling", "label", "reference", "since", "until"];
+pub(crate) const FILTERS: [&str; 6] =
+    ["before", "dangling", "label", "reference", "since", "until"];
 
 /// Passes the store's reports on.
 struct Bridge<'a>(&'a mut dyn Progress);
@@ -58,7 +59,8 @@ fn glob(pattern: &str, name: &str) -> bool {
             },
             ['[', rest @ ..] => {
                 let Some(end) = rest.iter().position(|c| *c == ']') else { return false };
-                let (set, after) = (rest.get(..end).unwrap_or_default(), rest.get(end + 1..).unwrap_or_default());
+                let (set, after) =
+                    (rest.get(..end).unwrap_or_default(), rest.get(end + 1..).unwrap_or_default());
                 match n {
                     [c, tail @ ..] if set.contains(c) => matches(after, tail),
                     _ => false,
@@ -117,7 +119,11 @@ impl Engine {
                     }
                     "label" => values.iter().all(|v| has_label(&image.config.config.labels, v)),
                     "reference" => values.iter().any(|pattern| {
-                        image.tags.iter().chain(&image.digests).any(|r| reference_matches(r, pattern))
+                        image
+                            .tags
+                            .iter()
+                            .chain(&image.digests)
+                            .any(|r| reference_matches(r, pattern))
                     }),
                     "until" => {
                         let mut older = true;
@@ -145,7 +151,8 @@ impl Engine {
             };
             if let Some(patterns) = filters.get("reference") {
                 let shown = |r: &Reference| patterns.iter().any(|p| reference_matches(r, p));
-                row.repo_tags = image.tags.iter().filter(|r| shown(r)).map(Reference::familiar).collect();
+                row.repo_tags =
+                    image.tags.iter().filter(|r| shown(r)).map(Reference::familiar).collect();
             }
             rows.push(row);
         }
@@ -162,7 +169,10 @@ impl Engine {
         let container: Config = serde_json::from_value(value)
             .map_err(|e| Error::system("the image's configuration", e))?;
         let mut data = BTreeMap::new();
-        data.insert("LowerDir".to_owned(), self.data_root().join("layers").to_string_lossy().into_owned());
+        data.insert(
+            "LowerDir".to_owned(),
+            self.data_root().join("layers").to_string_lossy().into_owned(),
+        );
         Ok(ImageInspect {
             id: image.id.to_string(),
             repo_tags: tags(&image),
@@ -230,7 +240,11 @@ impl Engine {
             },
             &mut Bridge(progress),
         )?;
-        self.note_image("import", &image.id.to_string(), options.reference.as_deref().unwrap_or(""))?;
+        self.note_image(
+            "import",
+            &image.id.to_string(),
+            options.reference.as_deref().unwrap_or(""),
+        )?;
         self.store().db().checkpoint_if_large()?;
         Ok(image.id.to_string())
     }
@@ -241,11 +255,16 @@ impl Engine {
         archive: &mut dyn Read,
         progress: &mut dyn Progress,
     ) -> Result<Vec<(String, Vec<String>)>> {
-        let loaded = self.store().load(archive, &store::LoadOptions::default(), &mut Bridge(progress))?;
+        let loaded =
+            self.store().load(archive, &store::LoadOptions::default(), &mut Bridge(progress))?;
         let mut result = Vec::new();
         for image in loaded {
             let names: Vec<_> = image.references.iter().map(Reference::familiar).collect();
-            self.note_image("load", &image.id.to_string(), names.first().map_or("", String::as_str))?;
+            self.note_image(
+                "load",
+                &image.id.to_string(),
+                names.first().map_or("", String::as_str),
+            )?;
             result.push((image.id.to_string(), names));
         }
         self.store().db().checkpoint_if_large()?;
@@ -275,7 +294,12 @@ impl Engine {
     }
 
     /// Removes a name of an image, and with its last one the image.
-    pub fn remove_image(&self, name: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDelete>> {
+    pub fn remove_image(
+        &self,
+        name: &str,
+        force: bool,
+        no_prune: bool,
+    ) -> Result<Vec<ImageDelete>> {
         self.reconcile()?;
         let removed = self.store().remove_image(name, force, no_prune)?;
         let removed = self.note_removed(removed)?;
@@ -306,7 +330,9 @@ impl Engine {
         let all = match filters.get("dangling").and_then(|v| v.first()).map(String::as_str) {
             Some("false" | "0") => true,
             Some("true" | "1") => false,
-            Some(other) => return Err(Error::invalid(format!("invalid filter 'dangling={other}'"))),
+            Some(other) => {
+                return Err(Error::invalid(format!("invalid filter 'dangling={other}'")));
+            }
             None => all,
         };
         let mut failed = None;
@@ -333,9 +359,9 @@ impl Engine {
 
     fn note_image(&self, action: &str, id: &str, name: &str) -> Result<()> {
         let attributes = [("name".to_owned(), name.to_owned())].into();
-        self.store().db().transaction(|tx| {
-            events::note(tx, clock::now(), "image", action, id, &attributes)
-        })
+        self.store()
+            .db()
+            .transaction(|tx| events::note(tx, clock::now(), "image", action, id, &attributes))
     }
 }
 

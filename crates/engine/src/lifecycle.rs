@@ -25,10 +25,7 @@ use crate::types::{Pruned, UpdateRequest};
 const STOP_TIMEOUT: i64 = 10;
 
 fn not_running(record: &Record) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        format!("container {} is not running", record.id),
-    )
+    Error::new(ErrorKind::Conflict, format!("container {} is not running", record.id))
 }
 
 impl Record {
@@ -93,7 +90,12 @@ impl Engine {
         })
     }
 
-    fn stop_record(&self, record: &Record, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+    fn stop_record(
+        &self,
+        record: &Record,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
         let config = &record.definition.config;
         let signal = signal
             .or(config.stop_signal.as_deref())
@@ -109,9 +111,9 @@ impl Engine {
             record.open_cgroup()?.thaw()?;
         }
         let note = |action: &str, more: &[(&str, String)]| {
-            self.store().db().transaction(|tx| {
-                events::note_container(tx, clock::now(), action, record, more)
-            })
+            self.store()
+                .db()
+                .transaction(|tx| events::note_container(tx, clock::now(), action, record, more))
         };
         note("kill", &[("signal", signal.to_string())])?;
         let sent = sys::pidfd::send_signal(pidfd.as_fd(), signal);
@@ -176,7 +178,10 @@ impl Engine {
         if record.definition.host.auto_remove && record.state.is_live() {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                format!("container {} is removed when it stops (--rm) and can't be restarted", record.name),
+                format!(
+                    "container {} is removed when it stops (--rm) and can't be restarted",
+                    record.name
+                ),
             ));
         }
         if record.state.is_live() {
@@ -188,9 +193,9 @@ impl Engine {
             Err(e) if e.kind == ErrorKind::NotModified => {}
             Err(e) => return Err(e),
         }
-        self.store().db().transaction(|tx| {
-            events::note_container(tx, clock::now(), "restart", &record, &[])
-        })
+        self.store()
+            .db()
+            .transaction(|tx| events::note_container(tx, clock::now(), "restart", &record, &[]))
     }
 
     /// Sends a signal, SIGKILL unless another is named.
@@ -207,8 +212,9 @@ impl Engine {
             self.mark_stopped_by_hand(&record)?;
         }
         let pidfd = record.identity().open().map_err(|_| not_running(&record))?;
-        sys::pidfd::send_signal(pidfd.as_fd(), number)
-            .map_err(|e| Error::system(format!("cannot kill container {name}"), std::io::Error::from(e)))?;
+        sys::pidfd::send_signal(pidfd.as_fd(), number).map_err(|e| {
+            Error::system(format!("cannot kill container {name}"), std::io::Error::from(e))
+        })?;
         if number == 9 && record.state == State::Paused {
             record.open_cgroup()?.thaw()?;
         }
@@ -280,7 +286,8 @@ impl Engine {
                 }
                 WaitCondition::NextExit
                     if !record.state.is_live()
-                        && (record.started_ns != run || record.finished_ns > run && watch.is_some()) =>
+                        && (record.started_ns != run
+                            || record.finished_ns > run && watch.is_some()) =>
                 {
                     return Ok(record.exit_code);
                 }
@@ -460,7 +467,8 @@ impl Engine {
         if volumes {
             for mount in record.definition.mounts.iter().filter(|m| m.anonymous) {
                 match self.store().volume_remove(&mount.mount.source, false) {
-                    Ok(()) | Err(store::Error::NoSuchVolume(_) | store::Error::VolumeInUse { .. }) => {}
+                    Ok(())
+                    | Err(store::Error::NoSuchVolume(_) | store::Error::VolumeInUse { .. }) => {}
                     Err(e) => problems.push(e.to_string()),
                 }
             }
@@ -503,9 +511,9 @@ impl Engine {
 
     pub(crate) fn note_prune(&self, kind: &str, reclaimed: u64) -> Result<()> {
         let attributes = [("reclaimed".to_owned(), reclaimed.to_string())].into();
-        self.store().db().transaction(|tx| {
-            events::note(tx, clock::now(), kind, "prune", "", &attributes)
-        })
+        self.store()
+            .db()
+            .transaction(|tx| events::note(tx, clock::now(), kind, "prune", "", &attributes))
     }
 }
 

@@ -16,18 +16,30 @@ use crate::types::{
 
 /// Names of filters that `ps` knows.
 pub(crate) const FILTERS: [&str; 15] = [
-    "ancestor", "before", "expose", "exited", "health", "id", "isolation", "is-task", "label",
-    "name", "network", "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "expose",
+    "exited",
+    "health",
+    "id",
+    "isolation",
+    "is-task",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 
 /// Refuses filters nobody knows.
 pub(crate) fn check_filters(filters: &Filters, known: &[&str]) -> Result<()> {
     match filters.keys().find(|name| !known.contains(&name.as_str())) {
         None => Ok(()),
-        Some(name) => Err(Error::invalid(format!(
-            "invalid filter '{name}': known are {}",
-            known.join(", ")
-        ))),
+        Some(name) => {
+            Err(Error::invalid(format!("invalid filter '{name}': known are {}", known.join(", "))))
+        }
     }
 }
 
@@ -41,7 +53,11 @@ pub(crate) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool
 
 /// Reads a time of a filter: RFC 3339, seconds since 1970, or a duration before now.
 pub(crate) fn parse_time(text: &str) -> Result<i64> {
-    let invalid = || Error::invalid(format!("failed to parse time {text:?}: give a duration such as 24h, a date or seconds since 1970"));
+    let invalid = || {
+        Error::invalid(format!(
+            "failed to parse time {text:?}: give a duration such as 24h, a date or seconds since 1970"
+        ))
+    };
     if let Ok(seconds) = text.parse::<f64>() {
         return Ok((seconds * 1e9) as i64);
     }
@@ -168,8 +184,11 @@ impl Engine {
         let (before, since) = (bound("before")?, bound("since")?);
         let ancestors = self.ancestors(filters)?;
         let asks_state = filters.contains_key("status") || filters.contains_key("exited");
-        let all = options.all || options.limit.is_some() || asks_state
-            || filters.contains_key("before") || filters.contains_key("since");
+        let all = options.all
+            || options.limit.is_some()
+            || asks_state
+            || filters.contains_key("before")
+            || filters.contains_key("since");
         let now = clock::now();
         let mut rows = Vec::new();
         for record in record::all(self.db())? {
@@ -197,17 +216,24 @@ impl Engine {
             let known =
                 ["created", "dead", "exited", "paused", "removing", "restarting", "running"];
             if !known.contains(&value.as_str()) {
-                return Err(Error::invalid(format!("invalid filter 'status={value}': known are {}", known.join(", "))));
+                return Err(Error::invalid(format!(
+                    "invalid filter 'status={value}': known are {}",
+                    known.join(", ")
+                )));
             }
         }
         for value in filters.get("health").into_iter().flatten() {
             if !["none", "starting", "healthy", "unhealthy"].contains(&value.as_str()) {
-                return Err(Error::invalid(format!("Unrecognised filter value for health: {value}")));
+                return Err(Error::invalid(format!(
+                    "Unrecognised filter value for health: {value}"
+                )));
             }
         }
         for value in filters.get("exited").into_iter().flatten() {
             if value.parse::<i32>().is_err() {
-                return Err(Error::invalid(format!("invalid filter 'exited={value}': give a number")));
+                return Err(Error::invalid(format!(
+                    "invalid filter 'exited={value}': give a number"
+                )));
             }
         }
         Ok(())
@@ -268,11 +294,11 @@ impl Engine {
         data.insert("UpperDir".to_owned(), file("upper"));
         data.insert("WorkDir".to_owned(), file("work"));
         if let Ok(layer) = self.store().writable(&record.id) {
-            let paths: Vec<_> =
-                layer.lower().paths.iter().map(|p| p.to_string_lossy()).collect();
+            let paths: Vec<_> = layer.lower().paths.iter().map(|p| p.to_string_lossy()).collect();
             data.insert("LowerDir".to_owned(), paths.join(":"));
         }
-        let security = Security::parse(definition.host.security_opt.as_deref().unwrap_or_default())?;
+        let security =
+            Security::parse(definition.host.security_opt.as_deref().unwrap_or_default())?;
         Ok(ContainerInspect {
             created: rfc3339(record.created_ns),
             path: definition.argv.first().cloned().unwrap_or_default(),
@@ -324,7 +350,8 @@ impl Engine {
     pub fn counts(&self) -> Result<(usize, usize, usize, usize)> {
         self.reconcile_all()?;
         let (mut running, mut paused, mut stopped) = (0, 0, 0);
-        let mut statement = self.db().prepare("SELECT state, count(*) FROM containers GROUP BY state")?;
+        let mut statement =
+            self.db().prepare("SELECT state, count(*) FROM containers GROUP BY state")?;
         let rows = statement
             .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, usize>(1)?)))?;
         for row in rows {
@@ -388,15 +415,12 @@ fn matches(record: &Record, filters: &Filters, ancestors: &Option<Vec<String>>) 
             "id" => record.id.starts_with(value.as_str()),
             "name" => name_matches(&record.name, value),
             "status" => record.state.name() == value,
-            "exited" => {
-                record.state == State::Exited && value.parse() == Ok(record.exit_code)
-            }
+            "exited" => record.state == State::Exited && value.parse() == Ok(record.exit_code),
             "health" => health_of(record) == value,
             "network" => definition.host.network_mode == *value,
-            "volume" => definition
-                .mounts
-                .iter()
-                .any(|m| m.point.name == *value || m.point.destination == *value || m.point.source == *value),
+            "volume" => definition.mounts.iter().any(|m| {
+                m.point.name == *value || m.point.destination == *value || m.point.source == *value
+            }),
             "expose" => definition.config.exposed_ports.as_ref().is_some_and(|ports| {
                 ports.keys().any(|p| p == value || p.split('/').next() == Some(value.as_str()))
             }),

@@ -35,7 +35,9 @@ pub(crate) fn bound(config: &LogConfig) -> Result<Bound> {
     let mut files_given = false;
     let mut size_given = false;
     for (key, value) in &config.config {
-        let invalid = |what: &str| Error::invalid(format!("invalid log opt {key}={value} for {driver} log driver: {what}"));
+        let invalid = |what: &str| {
+            Error::invalid(format!("invalid log opt {key}={value} for {driver} log driver: {what}"))
+        };
         match key.as_str() {
             "max-size" if value == "-1" => (bound.max_size, size_given) = (0, true),
             "max-size" => {
@@ -53,7 +55,11 @@ pub(crate) fn bound(config: &LogConfig) -> Result<Bound> {
             // Accepted as Docker does; they change nothing in a journal.
             "compress" | "mode" | "max-buffer-size" | "labels" | "labels-regex" | "env"
             | "env-regex" | "tag" => {}
-            _ => return Err(Error::invalid(format!("unknown log opt '{key}' for {driver} log driver"))),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "unknown log opt '{key}' for {driver} log driver"
+                )));
+            }
         }
     }
     if size_given && !files_given {
@@ -76,11 +82,14 @@ impl Engine {
         if matches!(driver, "none" | "passthrough") {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("configured logging driver does not support reading: {driver} keeps no logs"),
+                format!(
+                    "configured logging driver does not support reading: {driver} keeps no logs"
+                ),
             ));
         }
         let path = self.journal_path(&record);
-        let failed = |e: io::Error| Error::system(format!("cannot read the journal {}", path.display()), e);
+        let failed =
+            |e: io::Error| Error::system(format!("cannot read the journal {}", path.display()), e);
         // Watched before it is read, so that nothing falls between.
         let watch = if options.follow && record.state.is_live() {
             Some(follow(&path).map_err(failed)?)
@@ -99,7 +108,11 @@ impl Engine {
         let late = |entry: &Entry| options.until.is_some_and(|until| entry.time_ns > until);
         let line = |entry: Entry| LogLine {
             time: entry.time_ns,
-            stream: if entry.stream == Stream::Stderr { StreamKind::Stderr } else { StreamKind::Stdout },
+            stream: if entry.stream == Stream::Stderr {
+                StreamKind::Stderr
+            } else {
+                StreamKind::Stdout
+            },
             bytes: entry.bytes,
         };
         // A run that ended before we began does not end our following.

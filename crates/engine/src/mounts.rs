@@ -42,7 +42,8 @@ pub(crate) fn is_volume_name(name: &str) -> bool {
 
 /// Reads `source:destination[:options]` or `destination`.
 pub(crate) fn parse_bind(bind: &str, driver: &str) -> Result<PlannedMount> {
-    let invalid = |why: &str| Error::invalid(format!("invalid volume specification: '{bind}': {why}"));
+    let invalid =
+        |why: &str| Error::invalid(format!("invalid volume specification: '{bind}': {why}"));
     let parts: Vec<&str> = bind.split(':').collect();
     let (source, destination, options) = match *parts.as_slice() {
         [destination] => ("", destination, ""),
@@ -131,13 +132,18 @@ fn plan(mount: Mount, options: Vec<String>) -> PlannedMount {
 
 /// Checks and completes a `--mount`.
 fn long_form(mount: &Mount) -> Result<PlannedMount> {
-    let invalid = |why: String| Error::invalid(format!("invalid mount config for type \"{}\": {why}", mount.r#type));
+    let invalid = |why: String| {
+        Error::invalid(format!("invalid mount config for type \"{}\": {why}", mount.r#type))
+    };
     let mut mount = mount.clone();
     if mount.target.is_empty() {
         return Err(invalid("field Target must not be empty".into()));
     }
     if !mount.target.starts_with('/') {
-        return Err(invalid(format!("invalid mount path: '{}' mount path must be absolute", mount.target)));
+        return Err(invalid(format!(
+            "invalid mount path: '{}' mount path must be absolute",
+            mount.target
+        )));
     }
     let target = clean(&mount.target);
     if target == Path::new("/") {
@@ -167,10 +173,7 @@ fn long_form(mount: &Mount) -> Result<PlannedMount> {
                 return Err(invalid(format!("invalid propagation mode: {p}")));
             }
             if !creates && !Path::new(&mount.source).exists() {
-                return Err(invalid(format!(
-                    "bind source path does not exist: {}",
-                    mount.source
-                )));
+                return Err(invalid(format!("bind source path does not exist: {}", mount.source)));
             }
         }
         "volume" => {
@@ -245,13 +248,12 @@ pub(crate) fn collect<'a>(
     }
     for (target, options) in host.tmpfs.iter().flatten() {
         if !target.starts_with('/') {
-            return Err(Error::invalid(format!("invalid mount path: '{target}' mount path must be absolute")));
+            return Err(Error::invalid(format!(
+                "invalid mount path: '{target}' mount path must be absolute"
+            )));
         }
-        let mount = Mount {
-            r#type: "tmpfs".into(),
-            target: text(&clean(target)),
-            ..Mount::default()
-        };
+        let mount =
+            Mount { r#type: "tmpfs".into(), target: text(&clean(target)), ..Mount::default() };
         let options = options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect();
         ask(plan(mount, options))?;
     }
@@ -259,7 +261,9 @@ pub(crate) fn collect<'a>(
     let declared = config.volumes.iter().flatten().map(|(path, _)| path.as_str());
     for target in image_volumes.chain(declared) {
         if !target.starts_with('/') {
-            return Err(Error::invalid(format!("invalid volume path: '{target}' must be absolute")));
+            return Err(Error::invalid(format!(
+                "invalid volume path: '{target}' must be absolute"
+            )));
         }
         let target = text(&clean(target));
         list.entry(target.clone()).or_insert_with(|| {
@@ -284,7 +288,9 @@ mod tests {
         let m = parse_bind("data:/d:nocopy", "").unwrap();
         assert!(m.mount.volume_options.unwrap().no_copy);
         assert!(parse_bind("/d", "").unwrap().anonymous);
-        for bad in ["a:b", ":/x", "/a:/", "a b:/x", "/a:/b:bogus", "data:/x:rshared", "/a:/b:ro:x", ""] {
+        for bad in
+            ["a:b", ":/x", "/a:/", "a b:/x", "/a:/b:bogus", "data:/x:rshared", "/a:/b:ro:x", ""]
+        {
             assert_eq!(parse_bind(bad, "").unwrap_err().kind, ErrorKind::Invalid, "{bad}");
         }
     }

@@ -11,11 +11,12 @@ const QUALITIES: [&str; 48] = [
 ];
 
 const BOATS: [&str; 48] = [
-    "barge", "barque", "bawley", "brig", "buoy", "caique", "canoe", "caravel", "catboat", "clipper",
-    "coble", "cog", "coracle", "curragh", "cutter", "dhow", "dinghy", "dory", "ferry", "felucca",
-    "frigate", "galleon", "galley", "gig", "gondola", "hoy", "junk", "kayak", "keelboat", "ketch",
-    "launch", "lighter", "longship", "lugger", "pinnace", "pram", "punt", "raft", "sampan",
-    "schooner", "scow", "shallop", "skiff", "sloop", "smack", "tender", "trawler", "yawl",
+    "barge", "barque", "bawley", "brig", "buoy", "caique", "canoe", "caravel", "catboat",
+    "clipper", "coble", "cog", "coracle", "curragh", "cutter", "dhow", "dinghy", "dory", "ferry",
+    "felucca", "frigate", "galleon", "galley", "gig", "gondola", "hoy", "junk", "kayak",
+    "keelboat", "ketch", "launch", "lighter", "longship", "lugger", "pinnace", "pram", "punt",
+    "raft", "sampan", "schooner", "scow", "shallop", "skiff", "sloop", "smack", "tender",
+    "trawler", "yawl",
 ];
 
 /// Random bytes from the kernel.

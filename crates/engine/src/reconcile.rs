@@ -51,8 +51,7 @@ pub(crate) fn apply_exit(tx: &Transaction<'_>, record: &mut Record, exit: &Exit)
         events::note_container(tx, exit.at, "oom", record, &[])?;
     }
     let seconds = (exit.at - record.started_ns).max(0) / 1_000_000_000;
-    let more =
-        [("exitCode", exit.code.to_string()), ("execDuration", seconds.to_string())];
+    let more = [("exitCode", exit.code.to_string()), ("execDuration", seconds.to_string())];
     events::note_container(tx, exit.at, "die", record, &more)?;
     Ok(true)
 }
@@ -63,10 +62,9 @@ impl Engine {
     /// Costs one look into an almost always empty directory. Containers with `--rm` whose
     /// end this is are removed.
     pub fn reconcile(&self) -> Result<()> {
-        let exits = self
-            .keeper()
-            .exits()
-            .map_err(|e| crate::error::Error::system("cannot read the reports of ended containers", e))?;
+        let exits = self.keeper().exits().map_err(|e| {
+            crate::error::Error::system("cannot read the reports of ended containers", e)
+        })?;
         for exit in exits {
             self.take_in(&exit)?;
         }

@@ -3,11 +3,39 @@
 use crate::error::{Error, Result};
 
 const NAMES: [(&str, i32); 34] = [
-    ("ABRT", 6), ("ALRM", 14), ("BUS", 7), ("CHLD", 17), ("CLD", 17), ("CONT", 18), ("FPE", 8),
-    ("HUP", 1), ("ILL", 4), ("INT", 2), ("IO", 29), ("IOT", 6), ("KILL", 9), ("PIPE", 13),
-    ("POLL", 29), ("PROF", 27), ("PWR", 30), ("QUIT", 3), ("SEGV", 11), ("STKFLT", 16),
-    ("STOP", 19), ("SYS", 31), ("TERM", 15), ("TRAP", 5), ("TSTP", 20), ("TTIN", 21), ("TTOU", 22),
-    ("URG", 23), ("USR1", 10), ("USR2", 12), ("VTALRM", 26), ("WINCH", 28), ("XCPU", 24),
+    ("ABRT", 6),
+    ("ALRM", 14),
+    ("BUS", 7),
+    ("CHLD", 17),
+    ("CLD", 17),
+    ("CONT", 18),
+    ("FPE", 8),
+    ("HUP", 1),
+    ("ILL", 4),
+    ("INT", 2),
+    ("IO", 29),
+    ("IOT", 6),
+    ("KILL", 9),
+    ("PIPE", 13),
+    ("POLL", 29),
+    ("PROF", 27),
+    ("PWR", 30),
+    ("QUIT", 3),
+    ("SEGV", 11),
+    ("STKFLT", 16),
+    ("STOP", 19),
+    ("SYS", 31),
+    ("TERM", 15),
+    ("TRAP", 5),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("USR1", 10),
+    ("USR2", 12),
+    ("VTALRM", 26),
+    ("WINCH", 28),
+    ("XCPU", 24),
     ("XFSZ", 25),
 ];
 
@@ -45,9 +73,14 @@ mod tests {
 
     #[test]
     fn signals_by_any_name() {
-        for (text, number) in
-            [("TERM", 15), ("sigkill", 9), ("2", 2), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("RTMIN", 34)]
-        {
+        for (text, number) in [
+            ("TERM", 15),
+            ("sigkill", 9),
+            ("2", 2),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("RTMIN", 34),
+        ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
         for bad in ["", "0", "65", "-1", "NOPE", "RTMIN-1", "RTMIN+99999999999", "RTMAX+1"] {

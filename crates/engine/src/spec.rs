@@ -121,7 +121,9 @@ pub(crate) fn capabilities(host: &HostConfig) -> Result<Vec<String>> {
                 upper = "ALL".into();
             }
             if upper != "ALL" && !known.contains(&upper) {
-                return Err(Error::invalid(format!("invalid capability: unknown capability: \"{upper}\"")));
+                return Err(Error::invalid(format!(
+                    "invalid capability: unknown capability: \"{upper}\""
+                )));
             }
             list.push(upper);
         }
@@ -307,9 +309,8 @@ pub(crate) fn capability_sets(names: &[String], uid: u32) -> Value {
 
 fn rlimits(host: &HostConfig, defaults: &[crate::types::Ulimit]) -> Vec<Value> {
     let asked = host.ulimits.iter().flatten();
-    let unset = defaults
-        .iter()
-        .filter(|d| !host.ulimits.iter().flatten().any(|u| u.name == d.name));
+    let unset =
+        defaults.iter().filter(|d| !host.ulimits.iter().flatten().any(|u| u.name == d.name));
     asked
         .chain(unset)
         .map(|u| {
@@ -364,7 +365,8 @@ fn namespaces(host: &HostConfig) -> Vec<Value> {
 
 /// A bind with `shared` or `slave` needs the root to take part in propagation.
 fn rootfs_propagation(mounts: &[PlannedMount]) -> &'static str {
-    let any = |kind: &str| mounts.iter().any(|m| m.point.propagation.trim_start_matches('r') == kind);
+    let any =
+        |kind: &str| mounts.iter().any(|m| m.point.propagation.trim_start_matches('r') == kind);
     match () {
         () if any("shared") => "rshared",
         () if any("slave") => "rslave",
@@ -379,14 +381,24 @@ pub(crate) fn check_sysctls(host: &HostConfig) -> Result<()> {
 fn sysctls(host: &HostConfig) -> Result<BTreeMap<String, String>> {
     let sysctls = host.sysctls.clone().unwrap_or_default();
     for name in sysctls.keys() {
-        let ipc = ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
-            "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"]
-            .contains(&name.as_str())
+        let ipc = [
+            "kernel.msgmax",
+            "kernel.msgmnb",
+            "kernel.msgmni",
+            "kernel.sem",
+            "kernel.shmall",
+            "kernel.shmmax",
+            "kernel.shmmni",
+            "kernel.shm_rmid_forced",
+        ]
+        .contains(&name.as_str())
             || name.starts_with("fs.mqueue.");
         let allowed = match () {
             () if ipc => host.ipc_mode != "host",
             () if name.starts_with("net.") => host.network_mode != "host",
-            () if name == "kernel.hostname" || name == "kernel.domainname" => host.uts_mode != "host",
+            () if name == "kernel.hostname" || name == "kernel.domainname" => {
+                host.uts_mode != "host"
+            }
             () => {
                 return Err(Error::invalid(format!(
                     "sysctl '{name}' is not allowed: it is not of a namespace and would change the host"
@@ -406,8 +418,7 @@ fn sysctls(host: &HostConfig) -> Result<BTreeMap<String, String>> {
 
 fn mounts(record: &Record, facts: &Facts<'_>) -> Result<(Vec<Value>, Option<usize>)> {
     let host = &record.definition.host;
-    let writable_cgroups =
-        host.privileged || facts.systemd || facts.security.writable_cgroups;
+    let writable_cgroups = host.privileged || facts.systemd || facts.security.writable_cgroups;
     let mut mounts = Vec::new();
     let mut shared_shm = None;
     let mut own: Vec<(&str, Value)> = Vec::new();
@@ -447,9 +458,8 @@ fn mounts(record: &Record, facts: &Facts<'_>) -> Result<(Vec<Value>, Option<usiz
         add("/run/lock", "tmpfs", "tmpfs", &["nosuid", "nodev", "noexec", "size=5242880"]);
         add("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777"]);
     }
-    let taken = |destination: &str| {
-        record.definition.mounts.iter().any(|m| m.mount.target == destination)
-    };
+    let taken =
+        |destination: &str| record.definition.mounts.iter().any(|m| m.mount.target == destination);
     let mut shm_index = None;
     for (destination, mount) in own {
         if !taken(destination) {
@@ -459,7 +469,11 @@ fn mounts(record: &Record, facts: &Facts<'_>) -> Result<(Vec<Value>, Option<usiz
             mounts.push(mount);
         }
     }
-    let files = [("/etc/resolv.conf", "resolv.conf"), ("/etc/hostname", "hostname"), ("/etc/hosts", "hosts")];
+    let files = [
+        ("/etc/resolv.conf", "resolv.conf"),
+        ("/etc/hostname", "hostname"),
+        ("/etc/hosts", "hosts"),
+    ];
     for (destination, file) in files {
         if !taken(destination) {
             let read_only = if host.readonly_rootfs { "ro" } else { "rw" };
@@ -567,7 +581,8 @@ fn device_node(path: &Path, inside: &str, permissions: &str) -> Result<Option<(V
 
 /// All nodes of one `--device`, a directory with everything below it.
 fn device_nodes(d: &DeviceMapping) -> Result<Vec<(Value, Value)>> {
-    let inside = if d.path_in_container.is_empty() { &d.path_on_host } else { &d.path_in_container };
+    let inside =
+        if d.path_in_container.is_empty() { &d.path_on_host } else { &d.path_in_container };
     let permissions =
         if d.cgroup_permissions.is_empty() { "rwm" } else { d.cgroup_permissions.as_str() };
     if !permissions.bytes().all(|b| b"rwm".contains(&b)) {
@@ -644,9 +659,7 @@ fn device_rules(host: &HostConfig) -> Result<Vec<Value>> {
     if host.privileged {
         return Ok(vec![json!({"allow": true, "access": "rwm"})]);
     }
-    let rule = |kind: &str, major: i64, minor: Option<i64>, access: &str| {
-        json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access})
-    };
+    let rule = |kind: &str, major: i64, minor: Option<i64>, access: &str| json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access});
     let mut rules = vec![
         json!({"allow": false, "access": "rwm"}),
         // Nodes may be made, as tar and package managers do; using them is another matter.
@@ -669,7 +682,11 @@ fn device_rules(host: &HostConfig) -> Result<Vec<Value>> {
 
 /// Reads `c 1:3 rwm`.
 fn device_rule(text: &str) -> Result<Value> {
-    let invalid = || Error::invalid(format!("invalid device cgroup rule format: '{text}': write it as 'c 1:3 rwm'"));
+    let invalid = || {
+        Error::invalid(format!(
+            "invalid device cgroup rule format: '{text}': write it as 'c 1:3 rwm'"
+        ))
+    };
     let mut words = text.split_whitespace();
     let (Some(kind), Some(numbers), Some(access), None) =
         (words.next(), words.next(), words.next(), words.next())
@@ -678,9 +695,16 @@ fn device_rule(text: &str) -> Result<Value> {
     };
     let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
     let number = |n: &str| -> Result<Option<i64>> {
-        if n == "*" { Ok(None) } else { n.parse::<u32>().map(|n| Some(n.into())).map_err(|_| invalid()) }
+        if n == "*" {
+            Ok(None)
+        } else {
+            n.parse::<u32>().map(|n| Some(n.into())).map_err(|_| invalid())
+        }
     };
-    if !matches!(kind, "a" | "b" | "c") || access.is_empty() || !access.bytes().all(|b| b"rwm".contains(&b)) {
+    if !matches!(kind, "a" | "b" | "c")
+        || access.is_empty()
+        || !access.bytes().all(|b| b"rwm".contains(&b))
+    {
         return Err(invalid());
     }
     Ok(json!({
@@ -796,7 +820,11 @@ mod tests {
     fn capabilities_are_added_and_dropped() {
         let caps = |add: &[&str], drop: &[&str]| {
             let owned = |l: &[&str]| Some(l.iter().map(|s| (*s).to_owned()).collect());
-            capabilities(&HostConfig { cap_add: owned(add), cap_drop: owned(drop), ..HostConfig::default() })
+            capabilities(&HostConfig {
+                cap_add: owned(add),
+                cap_drop: owned(drop),
+                ..HostConfig::default()
+            })
         };
         assert_eq!(caps(&[], &[]).unwrap(), DEFAULT_CAPABILITIES);
         assert_eq!(caps(&["net_admin"], &["ALL"]).unwrap(), ["CAP_NET_ADMIN"]);
@@ -806,7 +834,8 @@ mod tests {
 
     #[test]
     fn security_options_are_read() {
-        let parse = |o: &[&str]| Security::parse(&o.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        let parse =
+            |o: &[&str]| Security::parse(&o.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
         let s = parse(&["no-new-privileges", "seccomp=unconfined", "label=type:x"]).unwrap();
         assert!(s.no_new_privileges && s.seccomp == Some(None));
         assert_eq!(selinux_label(&s.labels).unwrap(), "system_u:system_r:x:s0");

@@ -269,7 +269,8 @@ impl Engine {
     pub(crate) fn exec_template(&self, record: &Record) -> Result<ExecPlan> {
         let directory = self.store().container_directory(&record.id);
         let path = directory.join("config.json");
-        let failed = |e: std::io::Error| Error::system(format!("cannot read {}", path.display()), e);
+        let failed =
+            |e: std::io::Error| Error::system(format!("cannot read {}", path.display()), e);
         let bytes = std::fs::read(&path).map_err(failed)?;
         let spec: Spec = serde_json::from_slice(&bytes).map_err(|e| failed(e.into()))?;
         let mut plan = Plan::from_spec(&spec, &directory)?;
@@ -410,7 +411,11 @@ impl Engine {
         if !peer.state.is_live() {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                format!("cannot join the namespace of a non running container: container {} is {}", peer.name, peer.state.name()),
+                format!(
+                    "cannot join the namespace of a non running container: container {} is {}",
+                    peer.name,
+                    peer.state.name()
+                ),
             ));
         }
         let pidfd = identity.open()?;
@@ -422,7 +427,10 @@ impl Engine {
         if kind == Namespace::Ipc && peer.definition.host.ipc_mode == "private" {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                format!("cannot join IPC namespace of {}: non-shareable IPC (start it with --ipc shareable)", peer.name),
+                format!(
+                    "cannot join IPC namespace of {}: non-shareable IPC (start it with --ipc shareable)",
+                    peer.name
+                ),
             ));
         }
         // The pidfd, open until here, keeps the number from being another process's.

@@ -40,8 +40,7 @@ fn wants_restart(record: &Record) -> bool {
         "always" | "unless-stopped" => true,
         "on-failure" => {
             record.exit_code != 0
-                && (policy.maximum_retry_count == 0
-                    || record.restarts < policy.maximum_retry_count)
+                && (policy.maximum_retry_count == 0 || record.restarts < policy.maximum_retry_count)
         }
         _ => false,
     }
@@ -65,7 +64,8 @@ impl Engine {
                 // The keeper starts another when something comes up after this look.
                 return Ok(());
             }
-            let wait = next.map_or(SECOND, |at| at.saturating_sub(clock::now())).clamp(0, 60 * SECOND);
+            let wait =
+                next.map_or(SECOND, |at| at.saturating_sub(clock::now())).clamp(0, 60 * SECOND);
             let wait = if checks.is_empty() { wait } else { wait.min(50 * MILLISECOND) };
             if !self.listen(&mut connection, wait)? {
                 // The keeper was killed; its successor, or one we start, goes on.
@@ -179,7 +179,8 @@ impl Engine {
     fn start_checks(&self, checks: &mut Checks) -> Result<Option<i64>> {
         let mut next: Option<i64> = None;
         for record in record::live(self.db())? {
-            let Some(check) = record.definition.config.healthcheck.as_ref().filter(|c| health::is_on(c))
+            let Some(check) =
+                record.definition.config.healthcheck.as_ref().filter(|c| health::is_on(c))
             else {
                 continue;
             };
@@ -192,7 +193,8 @@ impl Engine {
             let last = last.filter(|t| *t >= record.started_ns);
             let at = Times::of(check).next(record.started_ns, last, state);
             if at > clock::now() || record.state == State::Paused {
-                let at = at.max(clock::now() + if record.state == State::Paused { SECOND } else { 0 });
+                let at =
+                    at.max(clock::now() + if record.state == State::Paused { SECOND } else { 0 });
                 next = Some(next.map_or(at, |n| n.min(at)));
                 continue;
             }
@@ -259,7 +261,13 @@ impl Engine {
                     let _ = sys::pidfd::send_signal(pidfd.as_fd(), 9);
                 }
                 let seconds = timeout / SECOND;
-                return (-1, format!("Health check exceeded timeout ({seconds}s): {}", String::from_utf8_lossy(&output)));
+                return (
+                    -1,
+                    format!(
+                        "Health check exceeded timeout ({seconds}s): {}",
+                        String::from_utf8_lossy(&output)
+                    ),
+                );
             }
             let left = Duration::from_nanos(left.unsigned_abs());
             let wait = rustix::time::Timespec {
@@ -273,12 +281,16 @@ impl Engine {
                 match streams.read() {
                     Ok(Some(Frame::Stdout(bytes) | Frame::Stderr(bytes))) => {
                         let room = health::OUTPUT.saturating_sub(output.len());
-                        output.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+                        output.extend_from_slice(
+                            bytes.get(..room.min(bytes.len())).unwrap_or_default(),
+                        );
                     }
                     Ok(Some(Frame::Exit(code))) => {
                         return (code, String::from_utf8_lossy(&output).into_owned());
                     }
-                    Ok(Some(Frame::Closed)) | Err(_) => return (-1, "the check was cut off".into()),
+                    Ok(Some(Frame::Closed)) | Err(_) => {
+                        return (-1, "the check was cut off".into());
+                    }
                     Ok(None) => break,
                 }
             }

@@ -13,7 +13,8 @@ fn signed(n: u64) -> i64 {
 impl Engine {
     /// Measures the data root; takes as long as `du`.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let containers = self.list(ListOptions { all: true, size: true, ..ListOptions::default() })?;
+        let containers =
+            self.list(ListOptions { all: true, size: true, ..ListOptions::default() })?;
         let measured = self.store().disk_usage()?;
         let mut images = self.images(true, &BTreeMap::new())?;
         for image in &mut images {

@@ -72,11 +72,7 @@ impl Databases {
 
 /// Finds out who `user` is (`name|uid[:group|gid]`, empty is root), with the groups of
 /// `--group-add`. A number without an entry is taken as it is.
-pub(crate) fn identify(
-    root: BorrowedFd<'_>,
-    user: &str,
-    group_add: &[String],
-) -> Result<Identity> {
+pub(crate) fn identify(root: BorrowedFd<'_>, user: &str, group_add: &[String]) -> Result<Identity> {
     let read = |path| String::from_utf8_lossy(&read_in_root(root, path)).into_owned();
     let db = Databases { passwd: read("etc/passwd"), group: read("etc/group") };
     identify_in(&db, user, group_add)
@@ -107,8 +103,9 @@ fn identify_in(db: &Databases, user: &str, group_add: &[String]) -> Result<Ident
             )));
         }
     };
-    let no_group =
-        |group: &str| Error::invalid(format!("Unable to find group {group}: no matching entries in group file"));
+    let no_group = |group: &str| {
+        Error::invalid(format!("Unable to find group {group}: no matching entries in group file"))
+    };
     let (gid, mut groups) = match group {
         // With a group of one's own choice, those of the entry do not count.
         Some(group) => (db.gid(group).ok_or_else(|| no_group(group))?, Vec::new()),
@@ -136,8 +133,9 @@ mod tests {
 
     fn db() -> Databases {
         Databases {
-            passwd: "root:x:0:0:root:/root:/bin/sh\n\nbroken\nann:x:1000:100:Ann:/home/ann:/bin/sh\n"
-                .into(),
+            passwd:
+                "root:x:0:0:root:/root:/bin/sh\n\nbroken\nann:x:1000:100:Ann:/home/ann:/bin/sh\n"
+                    .into(),
             group: "root:x:0:\nusers:x:100:\nwheel:x:10:bob,ann\n".into(),
         }
     }

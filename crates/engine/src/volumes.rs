@@ -48,9 +48,9 @@ impl Engine {
 
     fn note_volume(&self, action: &str, name: &str) -> Result<()> {
         let attributes = [("driver".to_owned(), "local".to_owned())].into();
-        self.store().db().transaction(|tx| {
-            events::note(tx, clock::now(), "volume", action, name, &attributes)
-        })
+        self.store()
+            .db()
+            .transaction(|tx| events::note(tx, clock::now(), "volume", action, name, &attributes))
     }
 
     /// Volumes, by name.
@@ -67,7 +67,9 @@ impl Engine {
                             Some("false" | "0") => false,
                             other => {
                                 let value = other.unwrap_or("");
-                                return Err(Error::invalid(format!("invalid filter 'dangling={value}'")));
+                                return Err(Error::invalid(format!(
+                                    "invalid filter 'dangling={value}'"
+                                )));
                             }
                         };
                         self.store().volume_users(&volume.name)?.is_empty() == wanted
@@ -105,8 +107,11 @@ impl Engine {
         self.reconcile_all()?;
         let all = all
             || filters.get("all").and_then(|v| v.first()).is_some_and(|v| v == "true" || v == "1");
-        let rest: Filters =
-            filters.iter().filter(|(k, _)| *k != "all").map(|(k, v)| (k.clone(), v.clone())).collect();
+        let rest: Filters = filters
+            .iter()
+            .filter(|(k, _)| *k != "all")
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         let mut pruned = Pruned::default();
         for volume in self.store().volumes()? {
             let unused = self.store().volume_users(&volume.name)?.is_empty();

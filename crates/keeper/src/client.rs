@@ -56,7 +56,8 @@ impl Client {
             .write(true)
             .open(self.run_root.join("keeper.lock"))
             .map_err(|e| self.connect_error(e))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| self.connect_error(e))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+            .map_err(|e| self.connect_error(e))?;
         for _ in 0..16 {
             if let Some(connection) = self.connect_existing()? {
                 return Ok(connection);
@@ -84,9 +85,7 @@ impl Client {
         }
         let bind = || -> Result<OwnedFd, Errno> {
             let socket = unix_socket()?;
-            with_short_path(&path, |path| {
-                rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)
-            })?;
+            with_short_path(&path, |path| rustix::net::bind(&socket, &SocketAddrUnix::new(path)?))?;
             rustix::net::listen(&socket, 4096)?;
             Ok(socket)
         };

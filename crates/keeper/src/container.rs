@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use runtime::cgroup::Cgroup;
 use runtime::launch::Launching;
 use rustix::fs::{FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -65,7 +64,6 @@ pub(crate) struct Container {
     pub(crate) journal: Option<Writer>,
     /// Bytes the journal could not take.
     pub(crate) lost: u64,
-    pub(crate) cgroup: Option<Cgroup>,
     /// Connections: attached, waiting for the end, owning.
     pub(crate) attached: Vec<u64>,
     pub(crate) waiting: Vec<u64>,

@@ -146,12 +146,8 @@ impl Writer {
             }
             std::fs::rename(&self.path, older(1))?;
         }
-        self.file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            .open(&self.path)?;
+        self.file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(&self.path)?;
         self.size = self.file.metadata()?.len();
         Ok(())
     }

@@ -41,7 +41,9 @@ pub enum Error {
     #[error("the keeper went away: {0}")]
     Broken(#[from] std::io::Error),
     /// It answered in a way this version does not know.
-    #[error("the keeper speaks another version of its protocol; stop all containers to let it leave, then try again")]
+    #[error(
+        "the keeper speaks another version of its protocol; stop all containers to let it leave, then try again"
+    )]
     Version,
     /// It could not do what was asked.
     #[error("{message}")]

@@ -22,7 +22,8 @@ use crate::journal::{Stream, Writer};
 pub(crate) const BATCH: usize = 64 * 1024;
 
 /// Names of the descriptors that the standby keeps for us.
-pub(crate) const KEYS: [&str; 5] = ["mover/in", "mover/out", "mover/tee-in", "mover/tee-out", "mover/note"];
+pub(crate) const KEYS: [&str; 5] =
+    ["mover/in", "mover/out", "mover/tee-in", "mover/tee-out", "mover/note"];
 
 /// See the module.
 #[derive(Debug)]

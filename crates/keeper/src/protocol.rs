@@ -311,7 +311,11 @@ pub struct Running {
 }
 
 /// Sends bytes and descriptors, waiting until all are gone. For blocking sockets.
-pub fn send_all(socket: BorrowedFd<'_>, mut bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn send_all(
+    socket: BorrowedFd<'_>,
+    mut bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let mut fds = fds;
     while !bytes.is_empty() {
         match send_some(socket, bytes, fds) {
@@ -418,7 +422,9 @@ mod tests {
     #[test]
     fn frames_come_one_by_one() {
         let mut bytes = Vec::new();
-        for (kind, body) in [(Kind::Stdout, &b"abc"[..]), (Kind::Stdin, b""), (Kind::Message, b"{}")] {
+        for (kind, body) in
+            [(Kind::Stdout, &b"abc"[..]), (Kind::Stdin, b""), (Kind::Message, b"{}")]
+        {
             bytes.extend_from_slice(&head(kind, body.len()));
             bytes.extend_from_slice(body);
         }

@@ -20,8 +20,8 @@ use crate::container::{
 use crate::journal::{Stream, Writer};
 use crate::mover::{KEYS, Moved, Mover};
 use crate::protocol::{
-    Attach, Envelope, Exec, Exit, HEAD, Kind, Log, Message, Request, Role, Running, Start, VERSION,
-    encode, head, recv_some, send_some, take_frame,
+    Attach, CgroupRef, Envelope, Exec, Exit, HEAD, Kind, Log, Message, Request, Role, Running,
+    Start, VERSION, encode, head, recv_some, send_some, take_frame,
 };
 use crate::standby::{self, Standby, Table, Turn};
 
@@ -242,8 +242,7 @@ impl Keeper {
         }
         // The batch that was under way belongs before anything else of its container.
         if let Some(unfinished) = self.mover.unfinished()? {
-            let journal =
-                self.containers.get_mut(&unfinished.id).and_then(|c| c.journal.as_mut());
+            let journal = self.containers.get_mut(&unfinished.id).and_then(|c| c.journal.as_mut());
             let done = match journal {
                 Some(journal) => self.mover.finish(&unfinished, now(), journal),
                 None => self.mover.forget(),
@@ -295,14 +294,10 @@ impl Keeper {
             Log::Journal { path, bound } => Some(Writer::open(path, *bound)?),
             _ => None,
         };
-        let cgroup =
-            record.cgroup.as_ref().map(|c| Cgroup::open(&self.cgroups, &c.path));
         let tty = record.tty;
         let piped = !tty && !matches!(record.log, Log::Passthrough);
-        let (out, err) =
-            if piped { (open(out, "out"), open(err, "err")) } else { (None, None) };
-        let pidfd_token =
-            self.watch(Source::Ended(id.clone()), pidfd.as_fd(), EventFlags::IN)?;
+        let (out, err) = if piped { (open(out, "out"), open(err, "err")) } else { (None, None) };
+        let pidfd_token = self.watch(Source::Ended(id.clone()), pidfd.as_fd(), EventFlags::IN)?;
         let mut container = Container {
             record,
             pidfd,
@@ -314,7 +309,6 @@ impl Keeper {
             input: None,
             journal,
             lost: 0,
-            cgroup,
             attached: Vec::new(),
             waiting: Vec::new(),
             owner: None,
@@ -367,7 +361,8 @@ impl Keeper {
         use std::io::Write as _;
         let path = self.run_root.join("keeper.log");
         let small = std::fs::metadata(&path).is_ok_and(|m| m.len() < 1 << 20);
-        let file = File::options().create(true).append(small).write(true).truncate(!small).open(&path);
+        let file =
+            File::options().create(true).append(small).write(true).truncate(!small).open(&path);
         if let Ok(mut file) = file {
             let _ = writeln!(file, "{} {line}", jiff::Timestamp::now());
         }
@@ -517,7 +512,11 @@ impl Keeper {
                                 envelope.version
                             ),
                         ),
-                        Err(e) => self.fail(token, 125, format!("the keeper was asked in a way it does not know: {e}")),
+                        Err(e) => self.fail(
+                            token,
+                            125,
+                            format!("the keeper was asked in a way it does not know: {e}"),
+                        ),
                     }
                 }
                 _ => return self.hang_up(token),
@@ -700,9 +699,10 @@ impl Keeper {
                 self.send(token, &Message::Attached);
             }
             Request::Resize { id, rows, cols } => {
-                let master = self.containers.get(&id).and_then(|c| c.master.as_ref()).or_else(|| {
-                    self.execs.values().find(|e| e.id == id).and_then(|e| e.master.as_ref())
-                });
+                let master =
+                    self.containers.get(&id).and_then(|c| c.master.as_ref()).or_else(|| {
+                        self.execs.values().find(|e| e.id == id).and_then(|e| e.master.as_ref())
+                    });
                 match master.map(|master| set_size(master.as_fd(), rows, cols)) {
                     Some(Ok(())) => self.finish(token, &Message::Done),
                     Some(Err(e)) => self.fail(token, 125, format!("cannot resize: {e}")),
@@ -801,7 +801,7 @@ impl Keeper {
             }
             _ => None,
         };
-        let cgroup = start.cgroup.as_ref().map(|c| Cgroup::open(&self.cgroups, &c.path));
+        let cgroup = self.cgroup(start.cgroup.as_ref());
         let launching = runtime::launch::launch(&start.plan, cgroup.as_ref(), descriptors)
             .map_err(|e| {
                 let failed = (e.exit_code(), e.to_string());
@@ -812,7 +812,7 @@ impl Keeper {
             })?;
         let id = start.id.clone();
         let pidfd = launching.pidfd.try_clone().map_err(system("pidfd"))?;
-        let start_time = runtime::state::start_time(launching.pid).unwrap_or(0);
+        let start_time = start_time_of(launching.pid);
         let record = Record {
             id: id.clone(),
             pid: launching.pid,
@@ -845,7 +845,6 @@ impl Keeper {
             input: None,
             journal,
             lost: 0,
-            cgroup,
             attached: Vec::new(),
             waiting: Vec::new(),
             owner: start.owner.then_some(token),
@@ -893,7 +892,7 @@ impl Keeper {
                     set?;
                 }
                 Ok(Progress::Ready) => {
-                    let notes = launching.notes();
+                    let notes = std::mem::take(&mut launching.notes);
                     self.sources.remove(&token);
                     c.launching = None;
                     return self.started(id, notes);
@@ -950,9 +949,15 @@ impl Keeper {
         let _ = sys::pidfd::send_signal(c.pidfd.as_fd(), 9);
         let _ = sys::pidfd::wait(c.pidfd.as_fd(), true);
         self.forget(&c);
-        if let Some(cgroup) = c.cgroup {
+        if let Some(cgroup) = self.cgroup(c.record.cgroup.as_ref()) {
             self.emptying.push((cgroup, Instant::now()));
         }
+    }
+
+    /// Opens a cgroup; only while it is needed, for it takes a descriptor for each
+    /// hierarchy of the host.
+    fn cgroup(&self, cgroup: Option<&CgroupRef>) -> Option<Cgroup> {
+        Cgroup::open(&self.cgroups, &cgroup?.path).ok()
     }
 
     /// Stops watching what belonged to a container.
@@ -1208,7 +1213,8 @@ impl Keeper {
             }
         }
         let Some(mut c) = self.containers.remove(id) else { return };
-        let oom_killed = c.cgroup.as_ref().is_some_and(Cgroup::oom_killed);
+        let cgroup = self.cgroup(c.record.cgroup.as_ref());
+        let oom_killed = cgroup.as_ref().is_some_and(Cgroup::oom_killed);
         let exit = Exit {
             id: id.to_owned(),
             code,
@@ -1238,7 +1244,7 @@ impl Keeper {
         if c.record.steward_at_exit && !owned {
             self.steward_wanted = true;
         }
-        if let Some(cgroup) = c.cgroup {
+        if let Some(cgroup) = cgroup {
             if cgroup.pids().is_ok_and(|p| !p.is_empty()) {
                 let _ = cgroup.kill_all(9);
             }
@@ -1257,7 +1263,8 @@ impl Keeper {
     fn hear_standby(&mut self) -> io::Result<()> {
         let Some(ended) = self.standby.hear() else { return self.new_standby() };
         for (pid, code) in ended {
-            let id = self.containers.values().find(|c| c.record.pid == pid).map(|c| c.record.id.clone());
+            let id =
+                self.containers.values().find(|c| c.record.pid == pid).map(|c| c.record.id.clone());
             if let Some(id) = id {
                 self.finish_container(&id, code, false);
             } else if let Some(token) =
@@ -1345,9 +1352,13 @@ impl Keeper {
             };
             descriptors.stdio = Some([i, o, e]);
         }
-        let launching =
-            runtime::launch::exec(&exec.plan, c.pidfd.as_fd(), c.cgroup.as_ref(), descriptors)
-                .map_err(|e| (e.exit_code(), e.to_string()))?;
+        let launching = runtime::launch::exec(
+            &exec.plan,
+            c.pidfd.as_fd(),
+            self.cgroup(c.record.cgroup.as_ref()).as_ref(),
+            descriptors,
+        )
+        .map_err(|e| (e.exit_code(), e.to_string()))?;
         let watch = |keeper: &mut Self| -> io::Result<(u64, u64, OwnedFd)> {
             let pidfd = launching.pidfd.try_clone()?;
             let ended = keeper.watch(Source::ExecEnded, pidfd.as_fd(), EventFlags::IN)?;
@@ -1389,12 +1400,12 @@ impl Keeper {
                     exec.master = Some(master);
                 }
                 Ok(Progress::Ready) => {
-                    let notes = launching.notes();
+                    let notes = std::mem::take(&mut launching.notes);
                     self.sources.remove(&report);
                     exec.launching = None;
                     let message = Message::Started {
                         pid: exec.pid,
-                        start_time: runtime::state::start_time(exec.pid).unwrap_or(0),
+                        start_time: start_time_of(exec.pid),
                         at: now(),
                         notes,
                     };
@@ -1475,8 +1486,9 @@ impl Keeper {
         if self.steward_wanted && self.steward.is_none() {
             self.spawn_steward();
         }
-        let busy =
-            !self.containers.is_empty() || !self.connections.is_empty() || !self.emptying.is_empty();
+        let busy = !self.containers.is_empty()
+            || !self.connections.is_empty()
+            || !self.emptying.is_empty();
         if busy {
             self.idle_since = None;
         } else if self.idle_since.is_none() {
@@ -1556,10 +1568,15 @@ fn how_ended(pidfd: &OwnedFd) -> How {
     }
 }
 
+/// When a process began, clock ticks after boot; 0 if it is gone.
+fn start_time_of(pid: i32) -> u64 {
+    runtime::state::ProcessIdentity::of(pid).map_or(0, |identity| identity.start_time)
+}
+
 /// A pidfd of the process, if it is still the same one.
 fn open_same_process(pid: i32, start_time: u64) -> Option<OwnedFd> {
     let pidfd = sys::clone::pidfd_open(pid).ok()?;
-    (runtime::state::start_time(pid).ok()? == start_time).then_some(pidfd)
+    (start_time_of(pid) == start_time).then_some(pidfd)
 }
 
 /// Nanoseconds since 1970.

@@ -75,7 +75,10 @@ impl Standby {
         let mut ended = Vec::new();
         loop {
             let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
-            match rustix::event::poll(&mut ready, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            match rustix::event::poll(
+                &mut ready,
+                Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }),
+            ) {
                 Ok(0) => return Some(ended),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return None,
@@ -126,7 +129,8 @@ pub(crate) fn live(mut table: Table, mut socket: Option<OwnedFd>) -> io::Result<
     loop {
         let Some(keeper) = &socket else {
             // A keeper that dies at once, again and again, must not take the CPU with it.
-            quick_deaths = if born.elapsed() < Duration::from_secs(1) { quick_deaths + 1 } else { 0 };
+            quick_deaths =
+                if born.elapsed() < Duration::from_secs(1) { quick_deaths + 1 } else { 0 };
             if quick_deaths > 3 {
                 std::thread::sleep(Duration::from_millis(100) * quick_deaths.min(50));
             }

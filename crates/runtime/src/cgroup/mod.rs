@@ -388,6 +388,11 @@ impl Cgroup {
         self.remove_within(REMOVE_LIMIT)
     }
 
+    /// As [`Cgroup::remove`], without waiting for processes that are just leaving.
+    pub fn try_remove(&self) -> Result<()> {
+        self.remove_within(Duration::ZERO)
+    }
+
     fn remove_within(&self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         let mut first = Ok(());
