@@ -93,11 +93,6 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
-        let what = what.into();
-        move |source| Error::Io { what, source }
-    }
-
     pub(crate) fn document(what: impl Into<String>, reason: impl Into<String>) -> Error {
         Error::Document { what: what.into(), reason: reason.into() }
     }

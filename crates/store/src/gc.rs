@@ -1,19 +1,199 @@
-//! Repair and clean-up.
+//! Repair and clean-up: what killed processes left, and what nothing refers to any more.
 
-use crate::temporary::owner_lives;
-use crate::{Store, files};
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 
+use oci::DiffId;
+
+use crate::image::referenced_layers;
+use crate::layer::insert_layer;
+use crate::temporary::owner_lives;
+use crate::writable::read_record;
+use crate::{Result, Store, files};
+
+/// What [`Store::gc`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Layers that nothing referred to.
+    pub layers: Vec<DiffId>,
+    /// Bytes on disk that they, stale temporary files and the trash took.
+    pub reclaimed: u64,
+    /// Somebody was adding images, so that layers and blobs were left for the next time.
+    pub busy: bool,
+}
+
+/// Set when layers should be removed but somebody was adding some.
+const PENDING: &str = "collect";
+
 impl Store {
+    /// Removes what killed processes left, layers and blobs that nothing refers to, and empties the trash. Safe at
+    /// any time, and when several processes do it at once.
+    ///
+    /// # Errors
+    /// The first error, after having gone on with the rest.
+    pub fn gc(&self) -> Result<GcReport> {
+        self.writable_store()?;
+        let before = self.reclaimable_bytes();
+        self.remove_stale_temporaries();
+        let mut report = GcReport::default();
+        let collected = self.collect_now();
+        let emptied = self.empty_trash();
+        match collected? {
+            Some(layers) => report.layers = layers,
+            None => report.busy = true,
+        }
+        emptied?;
+        report.reclaimed = before.saturating_sub(self.reclaimable_bytes());
+        self.database.checkpoint_if_large()?;
+        Ok(report)
+    }
+
+    fn reclaimable_bytes(&self) -> u64 {
+        let bytes = |name: &str| {
+            files::open_path(&self.root.join(name))
+                .ok()
+                .and_then(|fd| files::disk_bytes(fd.as_fd()).ok())
+                .unwrap_or(0)
+        };
+        bytes("tmp").saturating_add(bytes("trash")).saturating_add(bytes("layers"))
+    }
+
     /// Removes what killed processes left in `tmp/`. Errors do not matter: the next one tries again.
     pub(crate) fn remove_stale_temporaries(&self) {
         let Ok(fd) = files::open_path(&self.root.join("tmp")) else { return };
         for name in files::names(&fd).unwrap_or_default() {
             let text = name.to_string_lossy();
-            if text.starts_with("lock-") || owner_lives(&text) {
+            if text.starts_with("lock-") {
+                // Whoever takes it removes it again.
+                let _ = self.named_lock_if_free(text.trim_start_matches("lock-"));
                 continue;
             }
-            let _ = files::remove_tree(fd.as_fd(), &name);
+            let owner = text.strip_prefix("version-").map_or_else(
+                || owner_lives(&text),
+                |pid| pid.parse().is_ok_and(|pid| crate::temporary::start_time(pid).is_some()),
+            );
+            if !owner {
+                let _ = files::remove_tree(fd.as_fd(), &name);
+            }
         }
+    }
+
+    /// Removes layers and blobs that nothing refers to, and their bytes. If somebody is adding images,
+    /// whoever ends last does it.
+    pub(crate) fn collect_layers(&self) -> Result<Vec<DiffId>> {
+        let collected = self.collect_now()?;
+        if collected.is_none() {
+            self.database.transaction(|tx| {
+                tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES (?1, '1')", [PENDING])?;
+                Ok::<_, crate::Error>(())
+            })?;
+            // The others may have ended before they could see the mark.
+            if let Some(layers) = self.collect_now()? {
+                self.empty_trash()?;
+                return Ok(layers);
+            }
+        }
+        self.empty_trash()?;
+        Ok(collected.unwrap_or_default())
+    }
+
+    /// Does what an earlier removal could not.
+    pub(crate) fn collect_if_pending(&self) -> Result<()> {
+        let pending = self
+            .database
+            .connection()
+            .prepare_cached("SELECT 1 FROM meta WHERE key = ?1")?
+            .exists([PENDING])?;
+        if pending {
+            self.collect_layers()?;
+        }
+        Ok(())
+    }
+
+    fn collect_now(&self) -> Result<Option<Vec<DiffId>>> {
+        let Some(_lease) = self.try_exclusive()? else { return Ok(None) };
+        // Nobody adds an image or a writable layer from here on.
+        let mut wanted: HashSet<String> = referenced_layers(self.database.connection())?;
+        let containers = self.root.join("containers");
+        for name in self.directory_names("containers")? {
+            match read_record(&containers.join(&name)) {
+                Ok(Some(record)) => {
+                    wanted.extend(record.layers.iter().map(DiffId::to_string));
+                }
+                Ok(None) => {}
+                // Torn by a crash of the machine: what it needs is not known, so everything stays.
+                Err(_) => return Ok(Some(Vec::new())),
+            }
+        }
+        // What the database must forget is forgotten, durably, before the files go.
+        let mut unwanted = Vec::new();
+        for name in self.directory_names("layers")? {
+            match format!("sha256:{name}").parse::<DiffId>() {
+                Ok(diff_id) if !wanted.contains(&diff_id.to_string()) => unwanted.push(diff_id),
+                _ => {}
+            }
+        }
+        let mut blobs = Vec::new();
+        for name in self.directory_names("blobs/sha256")? {
+            let known = self
+                .database
+                .connection()
+                .prepare_cached("SELECT 1 FROM images WHERE id = ?1")?
+                .exists([format!("sha256:{name}")])?;
+            if !known {
+                blobs.push(name);
+            }
+        }
+        self.database.transaction(|tx| {
+            for diff_id in &unwanted {
+                tx.prepare_cached("DELETE FROM layers WHERE diff_id = ?1")?
+                    .execute([diff_id.to_string()])?;
+            }
+            // Layers of containers whose image is gone keep their row; it says what they cost.
+            for id in &wanted {
+                let diff_id: DiffId = id.parse()?;
+                let known =
+                    tx.prepare_cached("SELECT 1 FROM layers WHERE diff_id = ?1")?.exists([id])?;
+                if let (false, Some(info)) = (known, self.layer_info(&diff_id)) {
+                    insert_layer(tx, &diff_id, info)?;
+                }
+            }
+            tx.execute("DELETE FROM meta WHERE key = ?1", [PENDING])?;
+            Ok::<_, crate::Error>(())
+        })?;
+        if !unwanted.is_empty() || !blobs.is_empty() {
+            self.database.sync()?;
+        }
+        for diff_id in &unwanted {
+            self.discard(&self.layer_path(diff_id))?;
+        }
+        for name in blobs {
+            self.discard(&self.root.join("blobs/sha256").join(name))?;
+        }
+        Ok(Some(unwanted))
+    }
+
+    /// Names in a directory of the store that are UTF-8, sorted.
+    pub(crate) fn directory_names(&self, directory: &str) -> Result<Vec<String>> {
+        let path = self.root.join(directory);
+        let fd = files::open_path(&path)?;
+        let names = files::names(&fd)
+            .map_err(crate::error::io(|| format!("reading {}", path.display())))?;
+        Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+    }
+}
+
+/// Bytes of a file, or of a directory with all that is in it. Not existing is nothing.
+pub(crate) fn directory_bytes(path: &std::path::Path) -> Result<u64> {
+    use rustix::fs::{AtFlags, CWD, FileType};
+    let what = || format!("measuring {}", path.display());
+    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+            let fd = files::open_path(path)?;
+            files::disk_bytes(fd.as_fd()).map_err(crate::error::io(what))
+        }
+        Ok(stat) => Ok(files::blocks(&stat)),
+        Err(rustix::io::Errno::NOENT) => Ok(0),
+        Err(error) => Err(crate::error::io(what)(error)),
     }
 }

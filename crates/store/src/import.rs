@@ -73,6 +73,7 @@ impl Store {
             layers: &[(layer.diff_id, layer.info)],
         })?;
         drop(lease);
+        self.collect_if_pending()?;
         Ok(image)
     }
 }

@@ -12,27 +12,41 @@
 //!   `openat2(RESOLVE_IN_ROOT)`.
 //! - Mounts are made detached and handed out as descriptors; this crate attaches nothing anywhere.
 
+mod commit;
+pub mod copy;
 mod database;
+mod diff;
 mod error;
 mod files;
 mod gc;
 mod image;
 mod import;
 mod layer;
+mod load;
 mod lower;
 mod overlay;
+mod remove;
+mod save;
 mod tee;
 mod temporary;
+mod tree;
 mod unpack;
+mod usage;
+mod volume;
 mod writable;
 
 use std::path::{Path, PathBuf};
 
 pub use database::Database;
 pub use error::{Error, Result};
+pub use gc::GcReport;
 pub use image::{HistoryEntry, ImageRecord, Removed};
 pub use import::ImportOptions;
+pub use load::{LoadOptions, Loaded};
 pub use lower::{ImageFs, Lower, UnpackedDirectories};
+pub use save::ArchiveFormat;
+pub use usage::{DiskUsage, LayerUsage, OtherUsage};
+pub use volume::{Volume, VolumeOptions};
 pub use writable::{Base, Change, ChangeKind, MountOptions, WritableLayer, WritableOptions};
 
 use error::io;

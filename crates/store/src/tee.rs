@@ -70,11 +70,6 @@ impl<R: Read> Tee<R> {
         }
     }
 
-    /// Bytes read from the source so far.
-    pub(crate) fn total(&self) -> u64 {
-        self.total
-    }
-
     /// A chunk nobody uses.
     fn free_chunk(&mut self) -> Arc<Vec<u8>> {
         for _ in 0..self.ring.len() {

@@ -128,20 +128,34 @@ impl Store {
     /// A lock that two loads of the same blob share the work by. The file is removed by whoever holds it
     /// last.
     pub(crate) fn named_lock(&self, name: &str) -> Result<NamedLock> {
+        loop {
+            if let Some(lock) = self.lock_by_name(name, FlockOperation::LockExclusive)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// The same without waiting.
+    pub(crate) fn named_lock_if_free(&self, name: &str) -> Result<Option<NamedLock>> {
+        self.lock_by_name(name, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn lock_by_name(&self, name: &str, operation: FlockOperation) -> Result<Option<NamedLock>> {
         let path = self.root.join("tmp").join(format!("lock-{name}"));
         let what = || format!("locking {}", path.display());
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         loop {
             let fd = rustix::fs::openat(CWD, &path, flags, Mode::from_raw_mode(0o600))
                 .map_err(io(what))?;
-            match rustix::fs::flock(&fd, FlockOperation::LockExclusive) {
+            match rustix::fs::flock(&fd, operation) {
                 Ok(()) => {}
                 Err(Errno::INTR) => continue,
+                Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(error) => return Err(io(what)(error)),
             }
             // The holder before us may have removed the file while we waited.
             if rustix::fs::fstat(&fd).map_err(io(what))?.st_nlink > 0 {
-                return Ok(NamedLock { path, _file: File::from(fd) });
+                return Ok(Some(NamedLock { path, _file: File::from(fd) }));
             }
         }
     }

@@ -10,6 +10,7 @@ mod pax;
 mod reader;
 mod writer;
 
+pub(crate) use header::looks_like_header;
 pub use reader::TarReader;
 pub use writer::TarWriter;
 
