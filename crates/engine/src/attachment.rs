@@ -101,6 +101,15 @@ impl Attachment {
         }
     }
 
+    /// Writable when [`Attachment::write_stdin`] takes up to 4096 bytes without waiting;
+    /// `None` when nobody reads standard input.
+    pub fn stdin_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.kind {
+            Kind::Container(connection) => Some(connection.fd()),
+            Kind::Exec(streams) => streams.stdin.as_ref().map(AsFd::as_fd),
+        }
+    }
+
     /// The next piece, without waiting; `None`: nothing more for now.
     pub fn read(&mut self) -> Result<Option<Frame>> {
         match &mut self.kind {
