@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::path::Path;
 
 use oci::config::ImageConfig;
 use store::{Base, ImageRecord, MountOptions, WritableOptions};
@@ -120,7 +119,7 @@ impl Engine {
         if !fresh.is_empty() && record.definition.rootfs.is_none() {
             let root = layer.mount(MountOptions { read_only: true, volatile: true })?;
             for (volume, path) in &fresh {
-                self.store().volume_seed(volume, root.as_fd(), Path::new(path))?;
+                self.store().volume_seed(volume, root.as_fd(), path.as_bytes())?;
             }
         }
         for attempt in 0..8 {

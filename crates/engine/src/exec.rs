@@ -197,8 +197,8 @@ impl Engine {
             .map_err(|e| Error::system("the process is not valid", e))?;
         let mut process = runtime::plan::Process::from_spec(&process)?;
         process.rlimits = plan.process.rlimits.clone();
-        process.apparmor.clone_from(&plan.process.apparmor);
-        process.selinux.clone_from(&plan.process.selinux);
+        process.apparmor_profile.clone_from(&plan.process.apparmor_profile);
+        process.selinux_label.clone_from(&plan.process.selinux_label);
         if config.privileged {
             plan.seccomp = None;
         }

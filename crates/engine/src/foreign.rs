@@ -5,7 +5,6 @@
 //! their end through a pidfd held by a helper of ours (`__monitor`), one per such
 //! container, which also is the reader of their output.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 

@@ -34,7 +34,7 @@ fn seconds(time: Option<&str>) -> i64 {
 }
 
 fn tags(image: &ImageRecord) -> Vec<String> {
-    image.tags.iter().map(Reference::familiar).collect()
+    image.references.iter().map(Reference::familiar).collect()
 }
 
 fn digests(image: &ImageRecord) -> Vec<String> {
@@ -97,7 +97,7 @@ impl Engine {
         let mut rows = Vec::new();
         for image in &images {
             let created = seconds(image.config.created.as_deref());
-            let nameless = image.tags.is_empty() && image.digests.is_empty();
+            let nameless = image.references.is_empty() && image.digests.is_empty();
             if nameless && !all && parents.contains(&image.id) {
                 continue;
             }
@@ -115,12 +115,12 @@ impl Engine {
                                 )));
                             }
                         };
-                        image.tags.is_empty() == wanted
+                        image.references.is_empty() == wanted
                     }
                     "label" => values.iter().all(|v| has_label(&image.config.config.labels, v)),
                     "reference" => values.iter().any(|pattern| {
                         image
-                            .tags
+                            .references
                             .iter()
                             .chain(&image.digests)
                             .any(|r| reference_matches(r, pattern))
@@ -152,7 +152,7 @@ impl Engine {
             if let Some(patterns) = filters.get("reference") {
                 let shown = |r: &Reference| patterns.iter().any(|p| reference_matches(r, p));
                 row.repo_tags =
-                    image.tags.iter().filter(|r| shown(r)).map(Reference::familiar).collect();
+                    image.references.iter().filter(|r| shown(r)).map(Reference::familiar).collect();
             }
             rows.push(row);
         }
@@ -278,7 +278,7 @@ impl Engine {
             ArchiveFormat::OciLayout => store::ArchiveFormat::OciLayout,
         };
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        self.store().save(&names, format, false, out)?;
+        self.store().save(&names, format, oci::compression::Compression::None, out)?;
         for name in names {
             if let Ok(image) = self.store().image(name) {
                 self.note_image("save", &image.id.to_string(), name)?;

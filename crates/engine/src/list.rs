@@ -353,7 +353,7 @@ impl Engine {
         let mut statement =
             self.db().prepare("SELECT state, count(*) FROM containers GROUP BY state")?;
         let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, usize>(1)?)))?;
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)? as usize)))?;
         for row in rows {
             match row? {
                 (state, n) if state == "running" => running += n,
@@ -361,8 +361,9 @@ impl Engine {
                 (_, n) => stopped += n,
             }
         }
-        let images = self.db().query_row("SELECT count(*) FROM images", [], |row| row.get(0))?;
-        Ok((running, paused, stopped, images))
+        let images: u32 =
+            self.db().query_row("SELECT count(*) FROM images", [], |row| row.get(0))?;
+        Ok((running, paused, stopped, images as usize))
     }
 }
 

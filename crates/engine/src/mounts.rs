@@ -206,7 +206,7 @@ fn long_form(mount: &Mount) -> Result<PlannedMount> {
 /// The one list of a new container's mounts. `others` finds containers for
 /// `--volumes-from`; `image_volumes` are the destinations the image declares.
 pub(crate) fn collect<'a>(
-    config: &Config,
+    config: &'a Config,
     host: &HostConfig,
     image_volumes: impl Iterator<Item = &'a str>,
     others: impl Fn(&str) -> Result<Record>,

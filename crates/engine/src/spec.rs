@@ -108,7 +108,7 @@ impl Security {
 
 /// The capabilities of a container, from the defaults and `--cap-add`, `--cap-drop`.
 pub(crate) fn capabilities(host: &HostConfig) -> Result<Vec<String>> {
-    let all = || runtime::capabilities::all().into_iter().collect::<Vec<String>>();
+    let all = || runtime::capabilities::names().collect::<Vec<String>>();
     let normal = |names: &Option<Vec<String>>| -> Result<Vec<String>> {
         let known = all();
         let mut list = Vec::new();
@@ -174,6 +174,8 @@ pub(crate) struct Spec {
     pub(crate) json: Value,
     /// Mounts, by their number, whose source is another container's `/dev/shm`.
     pub(crate) shared_shm: Option<usize>,
+    /// Number of the first mount that a person asked for; the others follow in order.
+    pub(crate) first_asked: usize,
 }
 
 fn list(host: &Option<Vec<String>>, default: &[&str]) -> Vec<String> {
@@ -186,6 +188,7 @@ pub(crate) fn build(record: &Record, facts: &Facts<'_>) -> Result<Spec> {
     let host = &record.definition.host;
     let capabilities = capabilities(host)?;
     let (mounts, shared_shm) = mounts(record, facts)?;
+    let first_asked = mounts.len().saturating_sub(record.definition.mounts.len());
     let mut process = json!({
         "terminal": config.tty,
         "user": {
@@ -243,7 +246,7 @@ pub(crate) fn build(record: &Record, facts: &Facts<'_>) -> Result<Spec> {
             json["domainname"] = json!(config.domainname);
         }
     }
-    Ok(Spec { json, shared_shm })
+    Ok(Spec { json, shared_shm, first_asked })
 }
 
 /// The container's host name.
@@ -492,9 +495,6 @@ fn mounts(record: &Record, facts: &Facts<'_>) -> Result<(Vec<Value>, Option<usiz
             "source": facts.program,
             "options": ["bind", "ro", "rprivate"],
         }));
-    }
-    if host.privileged && host.readonly_rootfs {
-        // Everything else stays as it is; only the root is read-only.
     }
     for planned in &record.definition.mounts {
         mounts.push(user_mount(planned, facts)?);

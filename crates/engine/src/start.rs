@@ -20,7 +20,7 @@ use crate::create::is_systemd;
 use crate::engine::{AttachOptions, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
-use crate::record::{self, Record, State};
+use crate::record::{self, PlannedMount, Record, State};
 use crate::spec::{self, Facts, Security};
 use crate::user;
 
@@ -115,10 +115,8 @@ impl Engine {
         let (config, host) = (&definition.config, &definition.host);
         let mut fds: Vec<(Role, OwnedFd)> = Vec::new();
         let rootfs = self.mount_rootfs(record)?;
-        let (plan, shared_shm) = self.plan(record, &rootfs)?;
-        if let Some(index) = shared_shm {
-            fds.push((Role::Mount(index), self.shm_of_peer(&host.ipc_mode)?));
-        }
+        let (plan, given) = self.plan(record, &rootfs)?;
+        fds.extend(given.into_iter().map(|(index, fd)| (Role::Mount(index), fd)));
         fds.push((Role::Rootfs, rootfs));
         for (mode, kind) in [
             (&host.network_mode, Namespace::Network),
@@ -224,7 +222,8 @@ impl Engine {
     }
 
     /// The specification, written down, and the plan made of it.
-    pub(crate) fn plan(&self, record: &Record, rootfs: &OwnedFd) -> Result<(Plan, Option<usize>)> {
+    /// With it come the mounts that the keeper can't make from a path.
+    fn plan(&self, record: &Record, rootfs: &OwnedFd) -> Result<(Plan, Vec<(usize, OwnedFd)>)> {
         let definition = &record.definition;
         let host = &definition.host;
         let security = Security::parse(host.security_opt.as_deref().unwrap_or_default())?;
@@ -262,7 +261,33 @@ impl Engine {
         let mut plan = Plan::from_spec(&spec, &directory)?;
         plan.id.clone_from(&record.id);
         plan.seccomp = self.seccomp_filter(record, &security, &spec)?;
-        Ok((plan, built.shared_shm))
+        let mut given = Vec::new();
+        if let Some(index) = built.shared_shm {
+            given.push((index, self.shm_of_peer(&host.ipc_mode)?));
+        }
+        for (n, planned) in definition.mounts.iter().enumerate() {
+            if planned.mount.r#type == "volume"
+                && let Some(fd) = self.special_volume(planned)?
+            {
+                given.push((built.first_asked + n, fd));
+            }
+        }
+        Ok((plan, given))
+    }
+
+    /// A volume whose driver options make it something else than a directory, mounted.
+    fn special_volume(&self, planned: &PlannedMount) -> Result<Option<OwnedFd>> {
+        let name = &planned.mount.source;
+        if self.store().volume(name)?.options.is_empty() {
+            return Ok(None);
+        }
+        let fd = self.store().volume_mount(name)?;
+        if planned.mount.read_only {
+            let change = sys::mount::Change { set: sys::mount::RDONLY, ..Default::default() };
+            sys::mount::setattr(fd.as_fd(), change, true)
+                .map_err(|e| errno(format!("cannot make the volume {name} read-only"), e))?;
+        }
+        Ok(Some(fd))
     }
 
     /// What a further process of the container takes over from it.
@@ -343,7 +368,7 @@ impl Engine {
             let source = &planned.mount.source;
             match planned.mount.r#type.as_str() {
                 "volume" => {
-                    volumes.insert(source.clone(), self.store().volume_path(source)?);
+                    volumes.insert(source.clone(), self.store().volume(source)?.mountpoint);
                 }
                 "bind" => {
                     let create =
