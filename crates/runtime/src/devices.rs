@@ -35,6 +35,29 @@ fn total(rule: &LinuxDeviceCgroup) -> bool {
         && access(rule) == MKNOD | READ | WRITE
 }
 
+/// The rules with those added that every container has: any node may be made, and the default
+/// devices and terminals used.
+pub fn with_defaults(rules: &[LinuxDeviceCgroup]) -> Vec<LinuxDeviceCgroup> {
+    let mut result = rules.to_vec();
+    let mut allow =
+        |kind: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str| {
+            let mut rule = LinuxDeviceCgroup::default();
+            rule.set_allow(true)
+                .set_typ(Some(kind))
+                .set_major(major)
+                .set_minor(minor)
+                .set_access(Some(access.to_owned()));
+            result.push(rule);
+        };
+    allow(LinuxDeviceType::C, None, None, "m");
+    allow(LinuxDeviceType::B, None, None, "m");
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)] {
+        allow(LinuxDeviceType::C, Some(major), Some(minor), "rwm");
+    }
+    allow(LinuxDeviceType::C, Some(136), None, "rwm");
+    result
+}
+
 /// Writes the rules to `devices.allow` and `devices.deny`.
 pub(crate) fn apply_v1(
     rules: &[LinuxDeviceCgroup],
