@@ -62,6 +62,7 @@ pub(super) fn create(
     options: &Options,
     detached: bool,
 ) -> Result<Created> {
+    Container::check_free(global, id)?;
     let (spec, bundle) = load_spec(&options.bundle)?;
     let mut plan = Plan::from_spec(&spec, &bundle)?;
     plan.id = id.to_owned();
@@ -96,8 +97,18 @@ pub(super) fn create(
         poststart,
         poststop,
     };
+    // Before anything is ours to remove: what fails from here on kills what is in the group.
+    let root = CgroupRoot::detect()?;
+    let existing = Cgroup::open(&root, &record.cgroup)?;
+    if existing.exists() && !existing.pids()?.is_empty() {
+        bail!(
+            "the cgroup /{} already has processes; choose another linux.cgroupsPath \
+             (or the container \"{id}\" already exists)",
+            record.cgroup
+        );
+    }
     let mut container = Container::reserve(global, record)?;
-    match start_process(global, &mut container, options, &resources) {
+    match start_process(global, &mut container, &root, options, &resources) {
         Ok((launching, console)) => Ok(Created { container, launching, console }),
         Err(error) => {
             if let Err(more) = container.destroy(global) {
@@ -111,18 +122,11 @@ pub(super) fn create(
 fn start_process(
     global: &Global,
     container: &mut Container,
+    root: &CgroupRoot,
     options: &Options,
     resources: &LinuxResources,
 ) -> Result<(Launching, Option<OwnedFd>)> {
-    let root = CgroupRoot::detect()?;
-    let existing = Cgroup::open(&root, &container.record.cgroup)?;
-    if existing.exists() && !existing.pids()?.is_empty() {
-        bail!(
-            "the cgroup /{} already has processes; choose another linux.cgroupsPath",
-            container.record.cgroup
-        );
-    }
-    let cgroup = Cgroup::create(&root, &container.record.cgroup, resources)?;
+    let cgroup = Cgroup::create(root, &container.record.cgroup, resources)?;
     let descriptors = Descriptors { gate: Some(container.make_gate()?), ..Descriptors::default() };
     let mut launching = runtime::launch(&container.record.plan, Some(&cgroup), descriptors)?;
     // Known before the hooks see the container, and for a later delete if we are killed here.

@@ -60,6 +60,15 @@ fn check_id(id: &str) -> Result<()> {
 }
 
 impl Container {
+    /// Fails early, and with the right words, when the ID is taken or is none.
+    pub(super) fn check_free(global: &Global, id: &str) -> Result<()> {
+        check_id(id)?;
+        if global.root.join(id).exists() {
+            bail!("container with ID \"{id}\" already exists; delete it first");
+        }
+        Ok(())
+    }
+
     /// Takes the ID; fails when it is taken.
     pub(super) fn reserve(global: &Global, record: Record) -> Result<Container> {
         check_id(&record.id)?;
