@@ -11,11 +11,14 @@
 //! - [`stream`]: the loop that joins this terminal to a container's streams
 
 mod app;
+#[cfg(test)]
+mod client_tests;
 mod complete;
 mod context;
 mod failure;
 mod flags;
 mod helpers;
+mod oci;
 mod output;
 mod registry;
 mod stream;
@@ -27,10 +30,25 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    // Doors with a command line of their own come here, before anything of ours is parsed:
-    // if args.get(1).is_some_and(|a| a == "oci") { return oci::main(args) }
+    if let Some(code) = runtime_alone(&args) {
+        return code;
+    }
     if let Some(code) = helpers::main(&args) {
         return code;
     }
     app::main(args)
+}
+
+/// The runtime has a command line of its own, runc's: `wherry oci …`, or this program
+/// under a name that ends in `wherry-oci`.
+fn runtime_alone(args: &[std::ffi::OsString]) -> Option<std::process::ExitCode> {
+    let (program, rest) = args.split_first()?;
+    let name = std::path::Path::new(program).file_name()?;
+    if name.as_encoded_bytes().ends_with(b"wherry-oci") {
+        return Some(oci::main(std::iter::once(name.to_owned()).chain(rest.iter().cloned())));
+    }
+    let (verb, rest) = rest.split_first()?;
+    (verb == "oci").then(|| {
+        oci::main(std::iter::once("wherry oci".into()).chain(rest.iter().cloned()))
+    })
 }

@@ -35,6 +35,29 @@ fn total(rule: &LinuxDeviceCgroup) -> bool {
         && access(rule) == MKNOD | READ | WRITE
 }
 
+/// The rules with those added that every container has: any node may be made, and the default
+/// devices and terminals used.
+pub fn with_defaults(rules: &[LinuxDeviceCgroup]) -> Vec<LinuxDeviceCgroup> {
+    let mut result = rules.to_vec();
+    let mut allow =
+        |kind: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str| {
+            let mut rule = LinuxDeviceCgroup::default();
+            rule.set_allow(true)
+                .set_typ(Some(kind))
+                .set_major(major)
+                .set_minor(minor)
+                .set_access(Some(access.to_owned()));
+            result.push(rule);
+        };
+    allow(LinuxDeviceType::C, None, None, "m");
+    allow(LinuxDeviceType::B, None, None, "m");
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)] {
+        allow(LinuxDeviceType::C, Some(major), Some(minor), "rwm");
+    }
+    allow(LinuxDeviceType::C, Some(136), None, "rwm");
+    result
+}
+
 /// Writes the rules to `devices.allow` and `devices.deny`.
 pub(crate) fn apply_v1(
     rules: &[LinuxDeviceCgroup],
@@ -159,4 +182,104 @@ pub fn compile_v2(rules: &[LinuxDeviceCgroup]) -> Vec<u64> {
     program.push(op(MOV_IMM, 0, 0, 0, 0));
     program.push(op(EXIT, 0, 0, 0, 0));
     program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Runs a compiled program on (kind, access, major, minor).
+    fn run(program: &[u64], kind: u32, access: u32, major: u32, minor: u32) -> bool {
+        let context = [kind | access << 16, major, minor];
+        let mut r = [0u64; 11];
+        let mut at = 0usize;
+        loop {
+            let i = program[at];
+            at += 1;
+            let (code, regs) = ((i & 0xff) as u8, (i >> 8) as u8);
+            let (dst, src) = ((regs & 15) as usize, (regs >> 4) as usize);
+            let (off, imm) = ((i >> 16) as u16 as i16, (i >> 32) as u32 as i32 as i64 as u64);
+            let mut jump = |condition: bool| {
+                if condition {
+                    at += off as usize;
+                }
+            };
+            match code {
+                0x61 => r[dst] = u64::from(context[off as usize / 4]),
+                0x57 => r[dst] &= imm,
+                0x77 => r[dst] >>= imm,
+                0xbf => r[dst] = r[src],
+                0xb7 => r[dst] = imm,
+                0x55 => jump(r[dst] != imm),
+                0x5d => jump(r[dst] != r[src]),
+                0x15 => jump(r[dst] == imm),
+                0x95 => return r[0] == 1,
+                other => panic!("unexpected instruction {other:x}"),
+            }
+        }
+    }
+
+    fn rules() -> impl Strategy<Value = LinuxDeviceCgroup> {
+        let kind = prop::option::of(prop::sample::select(vec![
+            LinuxDeviceType::A,
+            LinuxDeviceType::B,
+            LinuxDeviceType::C,
+        ]));
+        let number = || prop::option::of(-1..3i64);
+        let access = prop::option::of(prop::sample::select(vec!["r", "w", "m", "rw", "rwm"]));
+        (any::<bool>(), kind, number(), number(), access).prop_map(
+            |(allow, kind, major, minor, access)| {
+                let mut rule = LinuxDeviceCgroup::default();
+                rule.set_allow(allow)
+                    .set_typ(kind)
+                    .set_major(major)
+                    .set_minor(minor)
+                    .set_access(access.map(str::to_owned));
+                rule
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn programs_mean_what_rules_say(rules in prop::collection::vec(rules(), 0..8)) {
+            let program = compile_v2(&rules);
+            for kind in [1, 2] {
+                for asked in 1..8 {
+                    for (major, minor) in [(0, 0), (1, 2), (2, 1), (7, 7)] {
+                        let fits = |rule: &&LinuxDeviceCgroup| {
+                            let right_kind = match rule.typ() {
+                                Some(LinuxDeviceType::B) => kind == 1,
+                                Some(LinuxDeviceType::C) => kind == 2,
+                                _ => true,
+                            };
+                            let right = |wanted: Option<i64>, is: u32| {
+                                wanted.is_none_or(|wanted| wanted < 0 || wanted == i64::from(is))
+                            };
+                            let bits = access(rule);
+                            right_kind
+                                && right(rule.major(), major)
+                                && right(rule.minor(), minor)
+                                && if rule.allow() { bits & asked == asked } else { bits & asked != 0 }
+                        };
+                        let expected = rules.iter().rev().find(fits).is_some_and(|rule| rule.allow());
+                        prop_assert_eq!(run(&program, kind, asked, major, minor), expected);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The kernel's verifier accepts the program, where the test may load one.
+    #[test]
+    fn the_kernel_accepts_it() {
+        let deny: LinuxDeviceCgroup =
+            serde_json::from_str(r#"{"allow": false, "access": "rwm"}"#).unwrap();
+        let program = compile_v2(&with_defaults(&[deny]));
+        match sys::bpf::load_device_program(&program) {
+            Ok(_) | Err(sys::Errno::PERM | sys::Errno::NOSYS) => {}
+            Err(errno) => panic!("{errno}"),
+        }
+    }
 }

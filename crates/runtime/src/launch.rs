@@ -262,6 +262,11 @@ impl Launching {
         }
     }
 
+    /// Waits until the program runs, for a child whose gate has been opened; one step.
+    pub fn wait_started(&mut self) -> Result<Progress> {
+        Ok(self.step(true)?.unwrap_or(Progress::Pending))
+    }
+
     fn step(&mut self, block: bool) -> Result<Option<Progress>> {
         if self.finished {
             return Ok(Some(Progress::Ready));

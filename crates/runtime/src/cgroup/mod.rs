@@ -167,6 +167,10 @@ impl Cgroup {
     pub fn open(root: &CgroupRoot, path: &str) -> Result<Cgroup> {
         let path = root::clean(path);
         let mut cgroup = Cgroup { path, v1: Vec::new(), v2: None };
+        if cgroup.path.is_empty() {
+            // The root of the hierarchies holds the host's processes; it is never a container's.
+            return Ok(cgroup);
+        }
         for hierarchy in &root.v1 {
             if let Some(dir) = open_path(&hierarchy.mount_point, &cgroup.path)? {
                 cgroup.v1.push(Group {

@@ -115,8 +115,13 @@ pub(super) fn finish(
         capabilities::limit_bounding(capabilities::Set::default())?;
     }
     sys::privilege::keep_capabilities(true).doing(|| "keep capabilities".to_owned())?;
+    // As root where root may, so that a user can start in a directory that only an image's author
+    // could enter; as the user where only that one may (network filesystems).
+    let entered = enter_directory(process, false)?;
     become_user(process)?;
-    enter_directory(process)?;
+    if !entered {
+        enter_directory(process, true)?;
+    }
     capabilities::apply(&process.capabilities.unwrap_or_default())?;
     sys::privilege::keep_capabilities(false).doing(|| "stop keeping capabilities".to_owned())?;
     // Said before the gate: who creates a container wants to know now.
@@ -154,19 +159,15 @@ fn become_user(process: &Process) -> Result<()> {
         .or_else(|(errno, hint)| Err(errno).doing(|| format!("become user {uid}{hint}")))
 }
 
-/// Enters the working directory as the user; one that is missing is made by root beforehand in
-/// images, so here it is made with what rights are left.
-fn enter_directory(process: &Process) -> Result<()> {
-    let cwd = &process.cwd;
-    let doing = || format!("enter the working directory {}", cwd.display());
-    match rustix::process::chdir(cwd) {
-        Ok(()) => return Ok(()),
-        Err(sys::Errno::NOENT) => {}
-        Err(errno) => return Err(errno).doing(doing),
+/// Enters the working directory; false when that is forbidden, for another attempt.
+fn enter_directory(process: &Process, last: bool) -> Result<bool> {
+    match rustix::process::chdir(&process.cwd) {
+        Ok(()) => Ok(true),
+        Err(sys::Errno::ACCESS | sys::Errno::PERM) if !last => Ok(false),
+        Err(errno) => {
+            Err(errno).doing(|| format!("enter the working directory {}", process.cwd.display()))
+        }
     }
-    let root = super::Root::open(rustix::fs::CWD, "/")?;
-    let fd = root.ensure(cwd, super::root::Target::Directory)?;
-    rustix::process::fchdir(fd.as_fd()).doing(doing)
 }
 
 fn schedule(process: &Process) -> Result<()> {

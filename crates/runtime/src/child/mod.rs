@@ -111,6 +111,7 @@ fn container(mut job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     };
     mounter.mount_all()?;
     devices::make(plan, &root, job.foreign_user)?;
+    root.ensure(&process.cwd, root::Target::Directory)?;
     let stdio = terminal::stdio(process, job.d.stdio.take(), &root, true, report)?;
     if !plan.prestart.is_empty() || !plan.create_runtime.is_empty() {
         report.hooks()?;

@@ -147,6 +147,62 @@ fn attribute(name: &str) -> Option<(u64, bool)> {
     })
 }
 
+/// Options with a meaning of their own here; others go to the filesystem. Those that change an
+/// attribute of the mount also exist with an `r` before them, for the mounts below.
+pub const OPTIONS: &[&str] = &[
+    "ro",
+    "rw",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
+    "noatime",
+    "atime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "nodiratime",
+    "diratime",
+    "nosymfollow",
+    "symfollow",
+    "rro",
+    "rrw",
+    "rnosuid",
+    "rsuid",
+    "rnodev",
+    "rdev",
+    "rnoexec",
+    "rexec",
+    "rnoatime",
+    "ratime",
+    "rrelatime",
+    "rnorelatime",
+    "rstrictatime",
+    "rnostrictatime",
+    "rnodiratime",
+    "rdiratime",
+    "rnosymfollow",
+    "rsymfollow",
+    "private",
+    "rprivate",
+    "slave",
+    "rslave",
+    "shared",
+    "rshared",
+    "unbindable",
+    "runbindable",
+    "bind",
+    "rbind",
+    "idmap",
+    "ridmap",
+    "tmpcopyup",
+    "defaults",
+    "remount",
+];
+
 /// Adds one option to a set and its complement; the later one wins.
 fn apply((bits, on): (u64, bool), set: &mut u64, clear: &mut u64) {
     use sys::mount::{ATIME, NOATIME, STRICTATIME};
