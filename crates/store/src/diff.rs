@@ -26,7 +26,7 @@ impl WritableLayer {
             self.lower().directories.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
         let lower: Vec<OwnedFd> = lower.map_err(io(|| "duplicating a descriptor".to_owned()))?;
         let mut changes = Vec::new();
-        compare(self.upper(), &lower, b"", 0, &mut changes)?;
+        compare(self.upper(), &lower, b"", (0, false), &mut changes)?;
         changes.sort();
         Ok(changes)
     }
@@ -148,12 +148,13 @@ fn differs(upper: &Stat, lower: &Stat) -> bool {
                 || (upper.st_mtime, upper.st_mtime_nsec) != (lower.st_mtime, lower.st_mtime_nsec))
 }
 
-/// Returns whether anything below changed.
+/// Returns whether anything below changed. With `hidden` a directory above is opaque, so that only
+/// what is in `upper` is there.
 fn compare(
     upper: BorrowedFd<'_>,
     lower: &[OwnedFd],
     path: &[u8],
-    depth: usize,
+    (depth, hidden): (usize, bool),
     changes: &mut Vec<Change>,
 ) -> Result<bool> {
     let what = || format!("comparing {:?}", String::from_utf8_lossy(path));
@@ -199,7 +200,8 @@ fn compare(
             Err(error) => return Err(io(what)(error)),
         };
         let mut inside = false;
-        let merged = if is_opaque(&fd) {
+        let hidden = hidden || is_opaque(&fd);
+        if hidden {
             // Made anew in the place of one that was removed: what is not there again is gone.
             let mut names = HashSet::new();
             for dir in &merged {
@@ -215,12 +217,8 @@ fn compare(
                     inside = true;
                 }
             }
-            // The others are compared with what was there before.
-            merged
-        } else {
-            merged
-        };
-        inside |= compare(fd.as_fd(), &merged, &child, depth + 1, changes)?;
+        }
+        inside |= compare(fd.as_fd(), &merged, &child, (depth + 1, hidden), changes)?;
         match kind {
             Some(kind) => changes.push(Change { path: child, kind }),
             None if inside => changes.push(Change { path: child, kind: ChangeKind::Modified }),

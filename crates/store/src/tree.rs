@@ -36,6 +36,9 @@ pub(crate) fn write_tree<W: Write>(
     options: TreeOptions,
 ) -> Result<()> {
     let mut writer = TreeWriter { tar, options, links: HashMap::new(), buffer: vec![0; 256 << 10] };
+    // The descriptor of a mount can be walked through but not be read.
+    let dir = &files::open_dir(dir, c".").map_err(io_error(|| "opening the root".to_owned()))?;
+    let dir = dir.as_fd();
     if options.root {
         let stat = rustix::fs::fstat(dir).map_err(io_error(|| "looking at the root".to_owned()))?;
         let name = if prefix.is_empty() { b"./".as_slice() } else { prefix };

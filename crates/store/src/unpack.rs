@@ -243,7 +243,7 @@ impl Unpacker<'_> {
                 } else {
                     ("non-directory", "directory")
                 };
-                let path = shown(&entry.path);
+                let path = shown(entry.path.strip_suffix(b"/").unwrap_or(&entry.path));
                 return Err(Error::Invalid(format!(
                     "cannot overwrite {old} {path:?} with {new} {path:?}"
                 )));

@@ -188,9 +188,7 @@ impl Store {
             let record = crate::writable::read_record(&self.root.join(&path)).ok().flatten();
             if let Some(record) = record {
                 for diff_id in &record.layers {
-                    if let Some(layer) = usage.layers.get_mut(diff_id) {
-                        layer.writable_layers += 1;
-                    }
+                    usage.layers.entry(*diff_id).or_default().writable_layers += 1;
                 }
             }
             usage.container_files.insert(name.clone(), all.saturating_sub(layer));

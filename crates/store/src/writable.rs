@@ -188,6 +188,15 @@ impl Store {
             }
             rustix::fs::fchmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777))
                 .map_err(io(what))?;
+            let time = |tv_sec, tv_nsec: u64| rustix::fs::Timespec {
+                tv_sec,
+                tv_nsec: i64::try_from(tv_nsec).unwrap_or(0),
+            };
+            let times = rustix::fs::Timestamps {
+                last_access: time(stat.st_atime, stat.st_atime_nsec),
+                last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+            };
+            rustix::fs::futimens(&upper, &times).map_err(io(what))?;
         }
         Ok(WritableLayer { id: id.to_owned(), directory, record, lower, upper, work })
     }
