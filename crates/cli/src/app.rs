@@ -190,7 +190,7 @@ fn help_for(context: &mut Context, words: &[OsString]) -> Outcome {
 }
 
 /// Width to wrap help to: the terminal's, else 80.
-fn width() -> usize {
+pub(crate) fn width() -> usize {
     rustix::termios::tcgetwinsize(std::io::stdout())
         .ok()
         .map(|w| usize::from(w.ws_col))

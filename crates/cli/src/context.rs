@@ -7,8 +7,8 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use engine::{Engine, EngineOptions};
 use engine::settings::Settings;
+use engine::{Engine, EngineOptions};
 
 use crate::output::clean;
 

@@ -102,11 +102,17 @@ fn look_at_kernel(report: &mut Report) {
     let number = kernel_number(&release);
     let (state, cost) = match number {
         n if n >= (6, 12) => (State::Good, ""),
-        n if n >= (5, 12) => (State::Note, "slower ways are taken where newer kernels have faster ones"),
-        n if n >= (5, 6) => (State::Weak, "no id-mapped mounts, no mount_setattr: read-only binds are not recursive"),
+        n if n >= (5, 12) => {
+            (State::Note, "slower ways are taken where newer kernels have faster ones")
+        }
+        n if n >= (5, 6) => (
+            State::Weak,
+            "no id-mapped mounts, no mount_setattr: read-only binds are not recursive",
+        ),
         _ => (State::Missing, "openat2 and detached mounts are needed to start a container"),
     };
-    let remedy = if state == State::Good { "" } else { "install a newer kernel; 6.12 has all that is used" };
+    let remedy =
+        if state == State::Good { "" } else { "install a newer kernel; 6.12 has all that is used" };
     report.add("kernel", "release", state, release, cost, remedy);
     report.good("kernel", "architecture", std::env::consts::ARCH);
     report.check(
@@ -149,46 +155,104 @@ fn look_at_cgroups(report: &mut Report) {
 
 fn look_at_storage(report: &mut Report, settings: &Settings) {
     let root = existing(&settings.data_root);
-    let made = if root == settings.data_root { "" } else { " (not made yet; this is where it will be)" };
+    let made =
+        if root == settings.data_root { "" } else { " (not made yet; this is where it will be)" };
     let kind = filesystem(&root);
     let place = format!("{} on {kind}{made}", settings.data_root.display());
     match kind.as_str() {
-        "overlay" | "nfs" | "fuse" | "9p" => report.add("storage", "data root", State::Missing, place,
+        "overlay" | "nfs" | "fuse" | "9p" => report.add(
+            "storage",
+            "data root",
+            State::Missing,
+            place,
             "overlayfs can't write on top of this filesystem, so no container starts",
-            "name a data root on ext4, xfs or btrfs with --data-root"),
-        "tmpfs" => report.add("storage", "data root", State::Weak, place,
+            "name a data root on ext4, xfs or btrfs with --data-root",
+        ),
+        "tmpfs" => report.add(
+            "storage",
+            "data root",
+            State::Weak,
+            place,
             "images and containers are in memory and gone after a reboot",
-            "name a data root on ext4, xfs or btrfs with --data-root"),
+            "name a data root on ext4, xfs or btrfs with --data-root",
+        ),
         _ => report.good("storage", "data root", place),
     }
     look_at_disk(report, &root);
     let overlay = probe::has_filesystem("overlay");
-    report.check("storage", "overlayfs", overlay, State::Missing,
-        "no container starts", "load the module: modprobe overlay");
+    report.check(
+        "storage",
+        "overlayfs",
+        overlay,
+        State::Missing,
+        "no container starts",
+        "load the module: modprobe overlay",
+    );
     if overlay {
         for (option, name, cost, remedy) in [
-            (Overlay::LowerPath, "overlayfs: layers one by one", "images have at most as many layers as fit in one page of options", "a kernel of 6.5 or newer"),
-            (Overlay::LowerDescriptor, "overlayfs: layers by descriptor", "layers are named by paths", "a kernel of 6.13 or newer"),
-            (Overlay::Volatile, "overlayfs: volatile", "--rm containers wait for the disk when they are removed", "a kernel of 5.10 or newer"),
-            (Overlay::Metacopy, "overlayfs: metacopy", "chown and chmod copy whole files", "a kernel of 4.19 or newer"),
-            (Overlay::UserXattr, "overlayfs: userxattr", "no overlay without root", "a kernel of 5.11 or newer"),
+            (
+                Overlay::LowerPath,
+                "overlayfs: layers one by one",
+                "images have at most as many layers as fit in one page of options",
+                "a kernel of 6.5 or newer",
+            ),
+            (
+                Overlay::LowerDescriptor,
+                "overlayfs: layers by descriptor",
+                "layers are named by paths",
+                "a kernel of 6.13 or newer",
+            ),
+            (
+                Overlay::Volatile,
+                "overlayfs: volatile",
+                "--rm containers wait for the disk when they are removed",
+                "a kernel of 5.10 or newer",
+            ),
+            (
+                Overlay::Metacopy,
+                "overlayfs: metacopy",
+                "chown and chmod copy whole files",
+                "a kernel of 4.19 or newer",
+            ),
+            (
+                Overlay::UserXattr,
+                "overlayfs: userxattr",
+                "no overlay without root",
+                "a kernel of 5.11 or newer",
+            ),
         ] {
             report.check("storage", name, probe::overlay(option), State::Note, cost, remedy);
         }
     }
     let erofs = probe::has_filesystem("erofs");
-    report.check("storage", "EROFS", erofs, State::Note,
+    report.check(
+        "storage",
+        "EROFS",
+        erofs,
+        State::Note,
         "layers are unpacked into directories: loading is slower, and pages are not shared as well",
-        "load the module: modprobe erofs");
+        "load the module: modprobe erofs",
+    );
     if erofs {
-        report.check("storage", "EROFS: mount of a file", kernel_number(&kernel()) >= (6, 12), State::Note,
-            "a loop device is used for each image", "a kernel of 6.12 or newer");
+        report.check(
+            "storage",
+            "EROFS: mount of a file",
+            kernel_number(&kernel()) >= (6, 12),
+            State::Note,
+            "a loop device is used for each image",
+            "a kernel of 6.12 or newer",
+        );
     }
     match probe::id_mapped_mounts(&root) {
         None => report.good("storage", "id-mapped mounts", "yes"),
-        Some(why) => report.add("storage", "id-mapped mounts", State::Note, why,
+        Some(why) => report.add(
+            "storage",
+            "id-mapped mounts",
+            State::Note,
+            why,
             "containers with a user namespace need their files' owners changed first",
-            "a kernel of 5.12 or newer and ext4, xfs or btrfs"),
+            "a kernel of 5.12 or newer and ext4, xfs or btrfs",
+        ),
     }
 }
 
@@ -197,13 +261,23 @@ fn look_at_disk(report: &mut Report, root: &Path) {
         Ok(time) => {
             let slow = time > Duration::from_millis(20);
             let state = if slow { State::Weak } else { State::Good };
-            report.add("storage", "fsync of 4 KiB", state,
+            report.add(
+                "storage",
+                "fsync of 4 KiB",
+                state,
                 format!("{:.2} ms", time.as_secs_f64() * 1000.0),
                 if slow { "loading and committing images waits for the disk" } else { "" },
-                if slow { "put the data root on a faster disk" } else { "" });
+                if slow { "put the data root on a faster disk" } else { "" },
+            );
         }
-        Err(e) => report.add("storage", "fsync of 4 KiB", State::Weak, e.to_string(),
-            "nothing can be written below the data root", "check its permissions and that it is not read-only"),
+        Err(e) => report.add(
+            "storage",
+            "fsync of 4 KiB",
+            State::Weak,
+            e.to_string(),
+            "nothing can be written below the data root",
+            "check its permissions and that it is not read-only",
+        ),
     }
     let Ok(stat) = rustix::fs::statvfs(root) else { return };
     let gib = |blocks: u64| blocks.saturating_mul(stat.f_frsize) as f64 / (1u64 << 30) as f64;
@@ -211,14 +285,28 @@ fn look_at_disk(report: &mut Report, root: &Path) {
     let short = stat.f_bavail.saturating_mul(20) < stat.f_blocks || gib(stat.f_bavail) < 1.0;
     let remedy = "wherry system prune gives back what nothing uses";
     match short {
-        true => report.add("storage", "disk space", State::Weak, found, "images can't be loaded when it is full", remedy),
+        true => report.add(
+            "storage",
+            "disk space",
+            State::Weak,
+            found,
+            "images can't be loaded when it is full",
+            remedy,
+        ),
         false => report.good("storage", "disk space", found),
     }
     // btrfs counts no inodes.
     if stat.f_files > 0 {
         let found = format!("{} of {} free", stat.f_favail, stat.f_files);
         match stat.f_favail.saturating_mul(20) < stat.f_files {
-            true => report.add("storage", "inodes", State::Weak, found, "no file can be made when there is none left", remedy),
+            true => report.add(
+                "storage",
+                "inodes",
+                State::Weak,
+                found,
+                "no file can be made when there is none left",
+                remedy,
+            ),
             false => report.good("storage", "inodes", found),
         }
     }
@@ -236,12 +324,25 @@ fn look_at_namespaces(report: &mut Report) {
         ("time", State::Note, "containers have the clocks of the host"),
     ] {
         let there = Path::new("/proc/self/ns").join(name).exists();
-        report.check("namespaces", name, there, state, cost, "build the kernel with this namespace");
+        report.check(
+            "namespaces",
+            name,
+            there,
+            state,
+            cost,
+            "build the kernel with this namespace",
+        );
     }
     if let Some(most) = text("/proc/sys/user/max_user_namespaces") {
         match most.as_str() {
-            "0" => report.add("namespaces", "user namespaces at the most", State::Note, most,
-                "no user namespaces for containers", "sysctl user.max_user_namespaces=15000"),
+            "0" => report.add(
+                "namespaces",
+                "user namespaces at the most",
+                State::Note,
+                most,
+                "no user namespaces for containers",
+                "sysctl user.max_user_namespaces=15000",
+            ),
             _ => report.good("namespaces", "user namespaces at the most", most),
         }
     }
@@ -253,12 +354,23 @@ fn look_at_security(report: &mut Report) {
     let list = if modules.is_empty() { "none".to_owned() } else { modules.join(", ") };
     match strong {
         true => report.good("security", "security modules", list),
-        false => report.add("security", "security modules", State::Note, list,
+        false => report.add(
+            "security",
+            "security modules",
+            State::Note,
+            list,
             "capabilities, seccomp and masked paths protect the host without a second wall",
-            "boot with AppArmor or SELinux"),
+            "boot with AppArmor or SELinux",
+        ),
     }
-    report.check("security", "seccomp", host::has_seccomp(), State::Weak,
-        "every system call is open to containers", "build the kernel with CONFIG_SECCOMP_FILTER");
+    report.check(
+        "security",
+        "seccomp",
+        host::has_seccomp(),
+        State::Weak,
+        "every system call is open to containers",
+        "build the kernel with CONFIG_SECCOMP_FILTER",
+    );
     let actions = text("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     if !actions.is_empty() {
         report.good("security", "seccomp actions", actions);
@@ -268,13 +380,23 @@ fn look_at_security(report: &mut Report) {
         .unwrap_or(0);
     for (bit, name, cost) in [
         (21u32, "CAP_SYS_ADMIN", "no container starts"),
-        (24, "CAP_SYS_RESOURCE", "limits can't be raised above the inherited ones: --ulimit may fail"),
+        (
+            24,
+            "CAP_SYS_RESOURCE",
+            "limits can't be raised above the inherited ones: --ulimit may fail",
+        ),
         (12, "CAP_NET_ADMIN", "networks can't be set up"),
         (27, "CAP_MKNOD", "device nodes are bound from the host instead of made"),
     ] {
         let state = if bit == 21 { State::Missing } else { State::Weak };
-        report.check("security", name, have & (1u64 << bit) != 0, state, cost,
-            "run as root, in a shell that has all capabilities");
+        report.check(
+            "security",
+            name,
+            have & (1u64 << bit) != 0,
+            state,
+            cost,
+            "run as root, in a shell that has all capabilities",
+        );
     }
 }
 
@@ -282,15 +404,45 @@ fn look_at_limits(report: &mut Report) {
     let (_, open) = sys::privilege::get_rlimit(0, 7).unwrap_or((0, 0));
     let shown = if open == u64::MAX { "unlimited".to_owned() } else { open.to_string() };
     match open < 65_536 {
-        true => report.add("limits", "open files", State::Weak, shown,
-            "many containers, or one with many files, run into it", "ulimit -Hn 1048576, or LimitNOFILE= of the unit"),
+        true => report.add(
+            "limits",
+            "open files",
+            State::Weak,
+            shown,
+            "many containers, or one with many files, run into it",
+            "ulimit -Hn 1048576, or LimitNOFILE= of the unit",
+        ),
         false => report.good("limits", "open files", shown),
     }
     for (name, path, least, cost, remedy) in [
-        ("process ids", "/proc/sys/kernel/pid_max", 32_768u64, "few processes fit on this host", "sysctl kernel.pid_max=4194304"),
-        ("inotify instances a user", "/proc/sys/fs/inotify/max_user_instances", 128, "programs in containers that watch files share this number and fail beyond it", "sysctl fs.inotify.max_user_instances=8192"),
-        ("mounts a namespace", "/proc/sys/fs/mount-max", 10_000, "containers with many mounts fail", "sysctl fs.mount-max=100000"),
-        ("keys of root", "/proc/sys/kernel/keys/root_maxkeys", 10_000, "each container takes a session keyring", "sysctl kernel.keys.root_maxkeys=1000000"),
+        (
+            "process ids",
+            "/proc/sys/kernel/pid_max",
+            32_768u64,
+            "few processes fit on this host",
+            "sysctl kernel.pid_max=4194304",
+        ),
+        (
+            "inotify instances a user",
+            "/proc/sys/fs/inotify/max_user_instances",
+            128,
+            "programs in containers that watch files share this number and fail beyond it",
+            "sysctl fs.inotify.max_user_instances=8192",
+        ),
+        (
+            "mounts a namespace",
+            "/proc/sys/fs/mount-max",
+            10_000,
+            "containers with many mounts fail",
+            "sysctl fs.mount-max=100000",
+        ),
+        (
+            "keys of root",
+            "/proc/sys/kernel/keys/root_maxkeys",
+            10_000,
+            "each container takes a session keyring",
+            "sysctl kernel.keys.root_maxkeys=1000000",
+        ),
     ] {
         let Some(found) = text(path) else { continue };
         match found.parse::<u64>().unwrap_or(0) < least {
@@ -303,9 +455,14 @@ fn look_at_limits(report: &mut Report) {
 fn look_at_pressure(report: &mut Report) {
     for kind in ["cpu", "memory", "io"] {
         let Some(found) = text(&format!("/proc/pressure/{kind}")) else {
-            report.add("pressure", kind, State::Note, "not counted",
+            report.add(
+                "pressure",
+                kind,
+                State::Note,
+                "not counted",
                 "stats and this report can't say what the host waits for",
-                "boot with psi=1, on a kernel built with CONFIG_PSI");
+                "boot with psi=1, on a kernel built with CONFIG_PSI",
+            );
             continue;
         };
         let some = found.lines().find_map(|l| l.strip_prefix("some ")).unwrap_or_default();
@@ -316,8 +473,14 @@ fn look_at_pressure(report: &mut Report) {
             .unwrap_or(0.0);
         let shown = format!("{average:.2} % of the last minute waited");
         match average > 40.0 {
-            true => report.add("pressure", kind, State::Weak, shown,
-                "containers wait for this host, whatever their limits", "wherry stats shows who uses it"),
+            true => report.add(
+                "pressure",
+                kind,
+                State::Weak,
+                shown,
+                "containers wait for this host, whatever their limits",
+                "wherry stats shows who uses it",
+            ),
             false => report.good("pressure", kind, shown),
         }
     }
@@ -332,7 +495,8 @@ mod tests {
         let settings =
             Settings { data_root: std::env::temp_dir().join("nope"), ..Settings::default() };
         let all = examine(&settings);
-        for area in ["kernel", "cgroups", "storage", "namespaces", "security", "limits", "pressure"] {
+        for area in ["kernel", "cgroups", "storage", "namespaces", "security", "limits", "pressure"]
+        {
             assert!(all.iter().any(|f| f.area == area), "{area}");
         }
         for finding in &all {

@@ -96,9 +96,9 @@ impl Engine {
         let mode = root.mode();
         let swap = match mode {
             Mode::V2 => has("memory"),
-            _ => root.hierarchy("memory").is_some_and(|h| {
-                h.mount_point.join("memory.memsw.limit_in_bytes").exists()
-            }),
+            _ => root
+                .hierarchy("memory")
+                .is_some_and(|h| h.mount_point.join("memory.memsw.limit_in_bytes").exists()),
         };
         let or = |text: &str, default: &str| {
             if text.is_empty() { default.to_owned() } else { text.to_owned() }
