@@ -113,7 +113,7 @@ fn text(i: &Info, debug: bool) -> String {
     for option in &i.security_options {
         let mut parts = option.split(',').filter_map(|p| p.split_once('='));
         if let Some((_, name)) = parts.next() {
-            line(2, name, "");
+            line(2, name, "\0");
         }
         for (key, value) in parts {
             line(3, &title(key), value);
@@ -131,8 +131,8 @@ fn text(i: &Info, debug: bool) -> String {
     line(1, "Debug Mode", &i.debug.to_string());
     line(1, "Experimental", &i.experimental_build.to_string());
     line(1, "Live Restore Enabled", &i.live_restore_enabled.to_string());
-    // A heading has nothing after its colon.
-    out.replace(": \n", ":\n")
+    // A heading has nothing after its colon, an option no colon.
+    out.replace(": \0", "").replace(": \n", ":\n")
 }
 
 fn title(text: &str) -> String {
