@@ -11,6 +11,8 @@
 //! - [`stream`]: the loop that joins this terminal to a container's streams
 
 mod app;
+#[cfg(test)]
+mod client_tests;
 mod complete;
 mod context;
 mod failure;
