@@ -190,7 +190,7 @@ fn help_for(context: &mut Context, words: &[OsString]) -> Outcome {
 }
 
 /// Width to wrap help to: the terminal's, else 80.
-fn width() -> usize {
+pub(crate) fn width() -> usize {
     rustix::termios::tcgetwinsize(std::io::stdout())
         .ok()
         .map(|w| usize::from(w.ws_col))
@@ -214,6 +214,9 @@ fn emit(text: &str) -> Outcome {
 fn group_or_unknown(context: &Context, words: &[&str]) -> Outcome {
     let program = &context.program;
     let first = words.first().copied().unwrap_or_default();
+    if let Some(why) = not_here(first, words.get(1).copied()) {
+        return Err(Failure::new(1, format!("{program} {}: {why}", words.join(" "))).bare().into());
+    }
     let Some((group, about)) = GROUPS.iter().find(|(name, _)| *name == first) else {
         return Err(Failure::new(1, format!("unknown command: {program} {first}"))
             .hint(format!("Run '{program} --help' for more information"))
@@ -232,6 +235,29 @@ fn group_or_unknown(context: &Context, words: &[&str]) -> Outcome {
                 "Usage:  {program} {group}\n\nRun '{program} {group} --help' for more information"
             ))
             .into()),
+    }
+}
+
+/// Why a verb of Docker's is not here; `None` for what is no verb of Docker's.
+fn not_here(first: &str, second: Option<&str>) -> Option<&'static str> {
+    match (first, second) {
+        ("pull" | "push" | "search" | "login" | "logout" | "manifest", _)
+        | ("image", Some("pull" | "push")) => {
+            Some("registries are not known to this version; use load or import")
+        }
+        ("build" | "builder" | "buildx", _) | ("image", Some("build")) => {
+            Some("images are not built by this version; use commit or import")
+        }
+        ("network", _) => Some("this version knows the networks none and host only"),
+        ("compose", _) => Some("stacks of services are not known to this version"),
+        ("swarm" | "node" | "service" | "stack" | "secret", _) | ("volume", Some("update")) => {
+            Some("this engine is not part of a cluster")
+        }
+        ("checkpoint", _) => Some("this engine makes no checkpoints"),
+        ("plugin", _) => Some("this engine has no plugins"),
+        ("trust", _) => Some("signatures are not checked by this engine"),
+        ("context", _) => Some("engines on other machines come with the API server"),
+        _ => None,
     }
 }
 

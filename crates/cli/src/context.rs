@@ -7,8 +7,8 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use engine::{Engine, EngineOptions};
 use engine::settings::Settings;
+use engine::{Engine, EngineOptions};
 
 use crate::output::clean;
 
@@ -87,8 +87,11 @@ impl Context {
 
     /// The one line a failure gets.
     pub(crate) fn error_line(&self, error: &anyhow::Error) -> String {
-        let is_engine = error.downcast_ref::<engine::Error>().is_some();
-        let text = format!("{error:#}");
+        // An error of the engine says all in its own line; its sources would repeat it.
+        let (is_engine, text) = match error.downcast_ref::<engine::Error>() {
+            Some(own) => (true, own.to_string()),
+            None => (false, format!("{error:#}")),
+        };
         if !self.is_docker() {
             return format!("{}: {text}", self.program);
         }

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use engine::{LogOptions, StreamKind};
 use engine::types::ContainerInspect;
+use engine::{LogOptions, StreamKind};
 
 use super::one;
 use crate::context::Context;

@@ -1,7 +1,7 @@
 //! Remove containers.
 
-use engine::RemoveOptions;
 use engine::ErrorKind;
+use engine::RemoveOptions;
 
 use crate::context::{self, Context};
 use crate::failure::Failure;

@@ -92,9 +92,7 @@ impl Args {
             Ok(Some(attachment)) => attachment,
             Ok(None) => return Ok(0),
             // It runs already: joining it is what is left to do.
-            Err(e) if e.kind == engine::ErrorKind::NotModified => {
-                engine.attach(&id, options)?
-            }
+            Err(e) if e.kind == engine::ErrorKind::NotModified => engine.attach(&id, options)?,
             Err(e) => {
                 let code = e.run_exit_code();
                 let line = context.error_line(&e.into());

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use engine::{Engine, ListOptions};
 use engine::types::Stats;
+use engine::{Engine, ListOptions};
 
 use crate::context::{self, Context};
 use crate::failure::Outcome;

@@ -8,9 +8,11 @@
 mod container;
 mod host;
 mod image;
+mod info;
 mod system;
 
 pub use container::*;
 pub use host::*;
 pub use image::*;
+pub use info::*;
 pub use system::*;
