@@ -139,7 +139,8 @@ pub struct Settings {
     pub debug: bool,
     /// `debug`, `info`, `warn`, `error` or `fatal`; empty is `info`.
     pub log_level: String,
-    origins: BTreeMap<&'static str, Origin>,
+    /// Where values came from, by key; what is not named here is a default.
+    pub origins: BTreeMap<&'static str, Origin>,
 }
 
 /// One setting, for people.
