@@ -1,1 +1,53 @@
-//! engine
+//! The engine: the one interface behind every door (command line, HTTP API, compose).
+//!
+//! An [`Engine`] is a data root and a run root, opened by any process at any time; there
+//! is no daemon. State is in the store's database; what runs is held by the keeper; this
+//! crate joins the two by rules: what a request means (`create`, `mounts`, `spec`), how
+//! a start is prepared (`start`), what follows from an end (`reconcile`, `steward`).
+//!
+//! It knows no terminal and no environment variables, and prints nothing. Start reading
+//! at [`Engine`], then `create`, `start` and `reconcile`: the life of a `run`.
+
+mod attachment;
+mod clock;
+mod content;
+mod create;
+pub mod doctor;
+mod engine;
+mod error;
+mod events;
+mod exec;
+mod foreign;
+mod health;
+mod images;
+pub mod info;
+mod lifecycle;
+mod list;
+mod logs;
+mod mounts;
+mod names;
+mod reconcile;
+mod record;
+mod seccomp;
+pub mod settings;
+pub mod signals;
+mod spec;
+mod start;
+mod stats;
+mod steward;
+mod top;
+pub mod types;
+mod usage;
+mod user;
+mod volumes;
+mod watch;
+
+pub use attachment::{Attachment, Frame};
+pub use clock::human_duration;
+pub use engine::{
+    ArchiveFormat, AttachOptions, CommitOptions, Engine, EngineOptions, EventOptions, Filters,
+    ImportOptions, ListOptions, LogLine, LogOptions, NoProgress, PathStat, Progress, RemoveOptions,
+    StreamKind, WaitCondition, helper_args,
+};
+pub use error::{Error, ErrorKind, Result};
+pub use exec::ExecSession;

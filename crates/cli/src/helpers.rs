@@ -1,0 +1,48 @@
+//! Processes of the engine that are started from this program: the keeper, which holds
+//! running containers, and the steward, which does what follows from a container's end.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use engine::settings::{Flags, Settings};
+use engine::{Engine, EngineOptions, helper_args};
+
+/// Runs the helper that the first argument names; `None`: it names none.
+pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
+    let verb = args.get(1)?.to_str()?;
+    if !matches!(verb, "__keeper" | "__steward") {
+        return None;
+    }
+    let done = options(args).and_then(|options| match verb {
+        "__keeper" => {
+            let steward = helper_args(&options, "__steward");
+            Ok(keeper::main(&options.run_root, &options.program, steward)?)
+        }
+        _ => Ok(Engine::open(options)?.steward()?),
+    });
+    Some(match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::context::note(&format!("wherry {verb}: {error:#}"));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn options(args: &[OsString]) -> anyhow::Result<EngineOptions> {
+    let path = |i: usize| args.get(i).map(PathBuf::from);
+    let (Some(data_root), Some(run_root), Some(program)) = (path(2), path(3), path(4)) else {
+        anyhow::bail!("three paths are expected: data root, run root, program");
+    };
+    let flags = Flags {
+        data_root: Some(data_root.clone()),
+        run_root: Some(run_root.clone()),
+        ..Flags::default()
+    };
+    let environment: BTreeMap<String, OsString> = crate::context::environment();
+    // A settings file that has become unreadable must not keep containers from ending.
+    let settings = Settings::load(&environment, &flags).unwrap_or_default();
+    Ok(EngineOptions { data_root, run_root, program, settings })
+}

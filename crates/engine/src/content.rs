@@ -1,0 +1,261 @@
+//! The verbs about a container's files: `cp`, `diff`, `export`, `commit`.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use store::copy::{self, UntarOptions};
+
+use crate::clock;
+use crate::engine::{CommitOptions, Engine, PathStat};
+use crate::error::{Error, ErrorKind, Result};
+use crate::events;
+use crate::record::{Record, State};
+use crate::types::DiffEntry;
+
+impl Engine {
+    /// The root of a container's files: of its processes if it runs, so that its mounts
+    /// are seen too; else a mount of our own that goes with the descriptor.
+    fn root_of(&self, record: &Record) -> Result<OwnedFd> {
+        if !record.state.is_live() {
+            return self.mount_rootfs(record);
+        }
+        let pidfd = record.identity().open()?;
+        let path = format!("/proc/{}/root", record.pid);
+        let root = rustix::fs::open(
+            &path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| Error::system(format!("cannot open {path}"), std::io::Error::from(e)))?;
+        drop(pidfd);
+        Ok(root)
+    }
+
+    fn no_path(name: &str, path: &str) -> Error {
+        Error::new(
+            ErrorKind::NotFound,
+            format!("Could not find the file {path} in container {name}"),
+        )
+    }
+
+    /// What is at a path of a container; a symbolic link is not followed.
+    pub fn stat_path(&self, name: &str, path: &str) -> Result<PathStat> {
+        let record = self.current(name)?;
+        let root = self.root_of(&record)?;
+        stat(&root, path)?.ok_or_else(|| Self::no_path(name, path))
+    }
+
+    /// Writes a tar of a path of a container; its first entry is the path's last name.
+    pub fn copy_from(&self, name: &str, path: &str, out: &mut dyn Write) -> Result<PathStat> {
+        let record = self.current(name)?;
+        let root = self.root_of(&record)?;
+        let found = stat(&root, path)?.ok_or_else(|| Self::no_path(name, path))?;
+        let top = match found.name.as_str() {
+            "/" => ".",
+            name if path.ends_with("/.") || path == "." => {
+                let _ = name;
+                "."
+            }
+            name => name,
+        };
+        copy::tar_from(root.as_fd(), path.as_bytes(), top.as_bytes(), false, out)?;
+        Ok(found)
+    }
+
+    /// Unpacks a tar below `path`, which must be a directory of the container. Without
+    /// `copy_uid_gid` everything gets the owner of the container's user.
+    pub fn copy_to(
+        &self,
+        name: &str,
+        path: &str,
+        tar: &mut dyn Read,
+        no_overwrite_dir_non_dir: bool,
+        copy_uid_gid: bool,
+    ) -> Result<()> {
+        let record = self.current(name)?;
+        if record.definition.host.readonly_rootfs && !self.is_in_mount(&record, path) {
+            return Err(Error::new(ErrorKind::Forbidden, "container rootfs is marked read-only"));
+        }
+        let root = self.root_of(&record)?;
+        match copy::stat_in_root(root.as_fd(), path.as_bytes(), true)? {
+            None => return Err(Self::no_path(name, path)),
+            Some(s) if !s.is_directory() => {
+                return Err(Error::invalid("extraction point is not a directory"));
+            }
+            Some(_) => {}
+        }
+        let owner = if copy_uid_gid {
+            let user = &record.definition.config.user;
+            let who = crate::user::identify(root.as_fd(), user, &[])?;
+            Some((who.uid, who.gid))
+        } else {
+            None
+        };
+        let options = UntarOptions {
+            owner,
+            no_overwrite_dir_nondir: no_overwrite_dir_non_dir,
+            ..UntarOptions::default()
+        };
+        copy::untar_into(root.as_fd(), path.as_bytes(), tar, options)?;
+        Ok(())
+    }
+
+    fn is_in_mount(&self, record: &Record, path: &str) -> bool {
+        let path = crate::mounts::clean(path);
+        record.definition.mounts.iter().any(|m| {
+            !m.mount.read_only && record.state.is_live() && path.starts_with(&m.mount.target)
+        })
+    }
+
+    /// What a container has changed.
+    pub fn diff(&self, name: &str) -> Result<Vec<DiffEntry>> {
+        let record = self.current(name)?;
+        if record.definition.rootfs.as_ref().is_some_and(|r| r.writable) {
+            return Err(Error::invalid(
+                "a container with --rootfs-rw has no layer of its own to compare",
+            ));
+        }
+        let changes = self.store().writable(&record.id)?.diff()?;
+        // What the engine itself has put there is no change of the container's.
+        let ours = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+        Ok(changes
+            .into_iter()
+            .map(|c| DiffEntry {
+                path: String::from_utf8_lossy(&c.path).into_owned(),
+                kind: c.kind.number(),
+            })
+            .filter(|d| !(d.kind == 1 && ours.contains(&d.path.as_str())))
+            .collect())
+    }
+
+    /// Writes all files of a container as a tar.
+    pub fn export(&self, name: &str, out: &mut dyn Write) -> Result<()> {
+        let record = self.current(name)?;
+        // Mounts are not part of it, so the layer is mounted once more, without them.
+        let root = match record.state.is_live() {
+            false => self.mount_rootfs(&record)?,
+            true => self.rootfs_of_process(&record)?,
+        };
+        self.store().export_tar(root.as_fd(), out)?;
+        self.store()
+            .db()
+            .transaction(|tx| events::note_container(tx, clock::now(), "export", &record, &[]))
+    }
+
+    /// A copy of a running container's root mount, without what is mounted below it.
+    fn rootfs_of_process(&self, record: &Record) -> Result<OwnedFd> {
+        let root = self.root_of(record)?;
+        rustix::mount::open_tree(
+            &root,
+            c"",
+            rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
+                | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH,
+        )
+        .map_err(|e| {
+            Error::system("cannot copy the container's root mount", std::io::Error::from(e))
+        })
+    }
+
+    /// Makes an image of what a container has changed; the image's id.
+    pub fn commit(&self, name: &str, options: CommitOptions) -> Result<String> {
+        let record = self.current(name)?;
+        let reference =
+            options.reference.as_deref().map(str::parse::<oci::Reference>).transpose()?;
+        let parent = match record.image_id.as_deref() {
+            Some(id) => Some(self.store().image_by_id(&id.parse().map_err(oci::Error::from)?)?),
+            None => None,
+        };
+        if record.definition.rootfs.is_some() {
+            return Err(Error::invalid(
+                "a container with --rootfs has no image below it: use export and import",
+            ));
+        }
+        let config = self.commit_config(&record, parent.as_ref(), &options)?;
+        let frozen = options.pause && record.state == State::Running;
+        let cgroup = if frozen { Some(record.open_cgroup()?) } else { None };
+        if let Some(cgroup) = &cgroup {
+            cgroup.freeze()?;
+        }
+        let layer = self.store().writable(&record.id)?;
+        let image =
+            self.store().commit(&layer, parent.as_ref(), config, reference.as_ref(), &mut ());
+        if let Some(cgroup) = &cgroup {
+            cgroup.thaw()?;
+        }
+        let image = image?;
+        let id = image.id.to_string();
+        self.store().db().transaction(|tx| -> Result<()> {
+            let more = [
+                ("imageID", id.clone()),
+                ("imageRef", options.reference.clone().unwrap_or_default()),
+            ];
+            events::note_container(tx, clock::now(), "commit", &record, &more)
+        })?;
+        self.store().db().checkpoint_if_large()?;
+        Ok(id)
+    }
+
+    fn commit_config(
+        &self,
+        record: &Record,
+        parent: Option<&store::ImageRecord>,
+        options: &CommitOptions,
+    ) -> Result<oci::config::ImageConfig> {
+        let mut image = parent.map(|p| p.config.clone()).unwrap_or_default();
+        let from = &record.definition.config;
+        // The container's configuration is the image's with what was given on top.
+        let value = serde_json::to_value(from).map_err(|e| Error::system("configuration", e))?;
+        let mut config: oci::config::ContainerConfig =
+            serde_json::from_value(value).map_err(|e| Error::system("configuration", e))?;
+        // What describes the container and not the image.
+        for key in [
+            "Hostname",
+            "Domainname",
+            "AttachStdin",
+            "AttachStdout",
+            "AttachStderr",
+            "Tty",
+            "OpenStdin",
+            "StdinOnce",
+            "Image",
+            "MacAddress",
+            "NetworkDisabled",
+        ] {
+            config.other.remove(key);
+        }
+        for change in &options.changes {
+            oci::instruction::apply(&mut config, change)?;
+        }
+        image.config = config;
+        let now = clock::rfc3339(clock::now());
+        image.created = Some(now.clone());
+        image.author.clone_from(&options.author);
+        image.history.push(oci::config::History {
+            created: Some(now),
+            created_by: record.definition.argv.join(" "),
+            author: options.author.clone(),
+            comment: options.message.clone(),
+            empty_layer: false,
+        });
+        Ok(image)
+    }
+}
+
+fn stat(root: &OwnedFd, path: &str) -> Result<Option<PathStat>> {
+    // A path that ends in a slash means the directory a link points to.
+    let follow = path.ends_with('/') || path.ends_with("/.");
+    let Some(found) = copy::stat_in_root(root.as_fd(), path.as_bytes(), follow)? else {
+        return Ok(None);
+    };
+    let (seconds, nanoseconds) = found.mtime;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Some(PathStat {
+        name: text(&found.name),
+        size: found.size,
+        mode: found.mode,
+        mtime: seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into()),
+        link_target: text(&found.link_target),
+    }))
+}

@@ -1,0 +1,171 @@
+//! Events: what happened to containers, images and volumes, in order, never lost and
+//! never without bound.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, params};
+
+use crate::engine::{Engine, EventOptions, Filters};
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::types::{Event, EventActor};
+
+/// Events kept; older ones are dropped.
+const KEPT: i64 = 20_000;
+
+/// Notes an event.
+pub(crate) fn note(
+    tx: &Transaction<'_>,
+    time_ns: i64,
+    kind: &str,
+    action: &str,
+    id: &str,
+    attributes: &BTreeMap<String, String>,
+) -> Result<()> {
+    let attributes =
+        serde_json::to_string(attributes).map_err(|e| Error::system("cannot write an event", e))?;
+    tx.prepare_cached(
+        "INSERT INTO events(time_ns, type, action, actor_id, attributes) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![time_ns, kind, action, id, attributes])?;
+    let seq = tx.last_insert_rowid();
+    if seq % 256 == 0 {
+        tx.execute("DELETE FROM events WHERE seq <= ?1", [seq - KEPT])?;
+    }
+    Ok(())
+}
+
+/// Notes an event of a container, with its image, name and labels.
+pub(crate) fn note_container(
+    tx: &Transaction<'_>,
+    time_ns: i64,
+    action: &str,
+    record: &Record,
+    more: &[(&str, String)],
+) -> Result<()> {
+    let mut attributes = record.definition.config.labels.clone();
+    attributes.insert("image".into(), record.definition.config.image.clone());
+    attributes.insert("name".into(), record.name.clone());
+    for (key, value) in more {
+        attributes.insert((*key).to_owned(), value.clone());
+    }
+    note(tx, time_ns, "container", action, &record.id, &attributes)
+}
+
+fn read_after(db: &Connection, seq: i64) -> Result<Vec<(i64, Event)>> {
+    let mut statement = db.prepare_cached(
+        "SELECT seq, time_ns, type, action, actor_id, attributes FROM events \
+         WHERE seq > ?1 ORDER BY seq LIMIT 1000",
+    )?;
+    let rows = statement.query_map([seq], |row| {
+        let time_ns: i64 = row.get(1)?;
+        let attributes: BTreeMap<String, String> =
+            serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default();
+        let kind: String = row.get(2)?;
+        let action: String = row.get(3)?;
+        let id: String = row.get(4)?;
+        let old_names = kind == "container" || kind == "image";
+        Ok((
+            row.get(0)?,
+            Event {
+                status: if old_names { action.clone() } else { String::new() },
+                id: if old_names { id.clone() } else { String::new() },
+                from: if kind == "container" {
+                    attributes.get("image").cloned().unwrap_or_default()
+                } else {
+                    String::new()
+                },
+                kind,
+                action,
+                actor: EventActor { id, attributes },
+                scope: "local".into(),
+                time: time_ns.div_euclid(1_000_000_000),
+                time_nano: time_ns,
+            },
+        ))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Names of filters that `events` knows.
+pub(crate) const FILTERS: [&str; 9] =
+    ["config", "container", "daemon", "event", "image", "label", "scope", "type", "volume"];
+
+fn matches(event: &Event, filters: &Filters) -> bool {
+    filters.iter().all(|(name, values)| {
+        let attribute = |key: &str| event.actor.attributes.get(key).map(String::as_str);
+        let actor = |kind: &str, value: &str| {
+            event.kind == kind
+                && (event.actor.id == value
+                    || (!value.is_empty() && event.actor.id.starts_with(value))
+                    || attribute("name") == Some(value))
+        };
+        values.iter().any(|value| match name.as_str() {
+            // `exec_start: sh` is found as `exec_start`.
+            "event" => {
+                event.action == *value || event.action.split(':').next() == Some(value.as_str())
+            }
+            "type" => event.kind == *value,
+            "scope" => event.scope == *value,
+            "container" => actor("container", value),
+            "volume" => actor("volume", value),
+            "image" => {
+                actor("image", value)
+                    || attribute("image").is_some_and(|image| {
+                        image == value
+                            || image.split_once(':').is_some_and(|(name, _)| name == value)
+                    })
+            }
+            "label" => match value.split_once('=') {
+                Some((key, wanted)) => attribute(key) == Some(wanted),
+                None => attribute(value).is_some(),
+            },
+            "daemon" => event.kind == "daemon",
+            _ => false,
+        })
+    })
+}
+
+impl Engine {
+    /// Past events, then, until `until` or for ever, new ones. `sink` returns false to stop.
+    pub fn events(&self, options: EventOptions, sink: &mut dyn FnMut(Event) -> bool) -> Result<()> {
+        crate::list::check_filters(&options.filters, &FILTERS)?;
+        let mut seq: i64 = if options.since.is_some() {
+            0
+        } else {
+            self.db().query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0))?
+        };
+        let now = crate::clock::now();
+        let past_only = options.until.is_some_and(|until| until <= now);
+        let mut watch = if past_only { None } else { Some(crate::watch::Watch::new(self)?) };
+        loop {
+            self.reconcile()?;
+            loop {
+                let events = read_after(self.db(), seq)?;
+                let full = events.len() == 1000;
+                for (number, event) in events {
+                    seq = number;
+                    let early = options.since.is_some_and(|since| event.time_nano < since);
+                    let late = options.until.is_some_and(|until| event.time_nano > until);
+                    if !early && !late && matches(&event, &options.filters) && !sink(event) {
+                        return Ok(());
+                    }
+                }
+                if !full {
+                    break;
+                }
+            }
+            let Some(watch) = &mut watch else { return Ok(()) };
+            let left = match options.until {
+                Some(until) => {
+                    let left = until.saturating_sub(crate::clock::now());
+                    let Ok(left) = u64::try_from(left) else { return Ok(()) };
+                    Some(Duration::from_nanos(left))
+                }
+                None => None,
+            };
+            watch.wait(left)?;
+        }
+    }
+}

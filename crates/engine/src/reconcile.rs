@@ -1,0 +1,194 @@
+//! Brings the database in line with what has happened.
+//!
+//! No daemon writes down when a container ends: the keeper leaves a report in the run
+//! root, and whichever process of the engine comes next takes it in. Every step is
+//! idempotent, and several processes may do it at once.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use keeper::protocol::{Exit, Running};
+use rusqlite::Transaction;
+
+use crate::clock;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::events;
+use crate::record::{self, Record, State};
+
+/// Identifies this boot of the host.
+pub(crate) fn boot_id() -> String {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map(|id| id.trim().to_owned())
+            .unwrap_or_default()
+    })
+    .clone()
+}
+
+/// Writes the end of a run into a record and notes its event; false if this run's end
+/// was written before.
+pub(crate) fn apply_exit(tx: &Transaction<'_>, record: &mut Record, exit: &Exit) -> Result<bool> {
+    if !record.state.is_live() || record.started_ns > exit.started_at {
+        return Ok(false);
+    }
+    record.state = State::Exited;
+    record.pid = 0;
+    record.start_time = 0;
+    record.finished_ns = exit.at;
+    record.exit_code = exit.code;
+    record.oom_killed = exit.oom_killed;
+    if exit.unknown {
+        record.error =
+            "nobody could tell how it ended: the processes that watched it were killed".into();
+    }
+    if let Some(health) = &mut record.run.health {
+        health.status = "unhealthy".into();
+    }
+    record::update(tx, record)?;
+    if exit.oom_killed {
+        events::note_container(tx, exit.at, "oom", record, &[])?;
+    }
+    let seconds = (exit.at - record.started_ns).max(0) / 1_000_000_000;
+    let more = [("exitCode", exit.code.to_string()), ("execDuration", seconds.to_string())];
+    events::note_container(tx, exit.at, "die", record, &more)?;
+    Ok(true)
+}
+
+impl Engine {
+    /// Takes in the reports of ended containers.
+    ///
+    /// Costs one look into an almost always empty directory. Containers with `--rm` whose
+    /// end this is are removed.
+    pub fn reconcile(&self) -> Result<()> {
+        let exits = self.keeper().exits().map_err(|e| {
+            crate::error::Error::system("cannot read the reports of ended containers", e)
+        })?;
+        for exit in exits {
+            self.take_in(&exit)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in one report.
+    pub(crate) fn take_in(&self, exit: &Exit) -> Result<()> {
+        let mut remove = None;
+        self.store().db().transaction(|tx| -> Result<()> {
+            let Some(mut record) = record::by_id(tx, &exit.id)? else { return Ok(()) };
+            if record.state == State::Created && record.started_ns < exit.started_at {
+                // Who started it was killed before it could write that down.
+                record.state = State::Running;
+                record.started_ns = exit.started_at;
+            }
+            apply_exit(tx, &mut record, exit)?;
+            if record.definition.host.auto_remove && !record.state.is_live() {
+                remove = Some(record);
+            }
+            Ok(())
+        })?;
+        if let Some(record) = remove {
+            self.remove_record(&record, true)?;
+        }
+        self.keeper().forget_exit(&exit.id);
+        Ok(())
+    }
+
+    /// As [`Engine::reconcile`], and checks every container stored as running against
+    /// the keeper. For verbs that show or change many containers.
+    pub(crate) fn reconcile_all(&self) -> Result<HashMap<String, Running>> {
+        self.reconcile()?;
+        let live = record::live(self.db())?;
+        let nothing_runs = live.is_empty();
+        let running: HashMap<String, Running> =
+            self.keeper().list()?.into_iter().map(|r| (r.id.clone(), r)).collect();
+        if nothing_runs && running.is_empty() {
+            return Ok(running);
+        }
+        for record in &live {
+            if record.run.foreign_runtime.is_some() {
+                self.check_foreign(record)?;
+            } else if !running.contains_key(&record.id) {
+                // It may have ended between our two looks; then a report is there by now.
+                match self.keeper().exit_of(&record.id) {
+                    Some(exit) => self.take_in(&exit)?,
+                    None => self.lost(record)?,
+                }
+            }
+        }
+        for (id, now) in &running {
+            if live.iter().any(|r| r.id == *id) {
+                continue;
+            }
+            self.store().db().transaction(|tx| -> Result<()> {
+                let Some(mut record) = record::by_id(tx, id)? else { return Ok(()) };
+                if record.state.is_live() || record.started_ns >= now.started_at {
+                    return Ok(());
+                }
+                record.state = State::Running;
+                record.pid = now.pid;
+                record.start_time = now.start_time;
+                record.boot_id = boot_id();
+                record.started_ns = now.started_at;
+                record::update(tx, &record)?;
+                events::note_container(tx, now.started_at, "start", &record, &[])
+            })?;
+        }
+        Ok(running)
+    }
+
+    /// A container that is stored as running but that nobody holds: the host was
+    /// rebooted, or every process that knew of it was killed.
+    pub(crate) fn lost(&self, record: &Record) -> Result<()> {
+        let identity =
+            runtime::state::ProcessIdentity { pid: record.pid, start_time: record.start_time };
+        if record.boot_id == boot_id() && identity.alive() {
+            return Ok(());
+        }
+        self.take_in(&Exit {
+            id: record.id.clone(),
+            code: 255,
+            at: clock::now(),
+            oom_killed: false,
+            unknown: true,
+            started_at: record.started_ns,
+        })
+    }
+
+    /// The present state of one container: finds it, and if it is stored as running,
+    /// makes sure that it is.
+    pub(crate) fn current(&self, name: &str) -> Result<Record> {
+        let record = record::find(self.db(), name)?;
+        if !record.state.is_live() {
+            // A start that nobody wrote down leaves its traces with the keeper.
+            if record.state == State::Created
+                && let Some(exit) = self.keeper().exit_of(&record.id)
+            {
+                self.take_in(&exit)?;
+                return record::find(self.db(), &record.id);
+            }
+            return Ok(record);
+        }
+        if let Some(exit) = self.keeper().exit_of(&record.id) {
+            self.take_in(&exit)?;
+            return record::find(self.db(), &record.id);
+        }
+        let identity =
+            runtime::state::ProcessIdentity { pid: record.pid, start_time: record.start_time };
+        if record.boot_id == boot_id() && identity.alive() {
+            return Ok(record);
+        }
+        if record.run.foreign_runtime.is_some() {
+            self.check_foreign(&record)?;
+        } else {
+            // The keeper may be about to write its report; asking it waits for that.
+            let running = self.keeper().list()?;
+            match self.keeper().exit_of(&record.id) {
+                Some(exit) => self.take_in(&exit)?,
+                None if running.iter().any(|r| r.id == record.id) => return Ok(record),
+                None => self.lost(&record)?,
+            }
+        }
+        record::find(self.db(), &record.id)
+    }
+}

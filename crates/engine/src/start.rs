@@ -1,0 +1,562 @@
+//! Starting a container: everything it needs is built here as descriptors, then handed
+//! to the keeper in one message.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use keeper::protocol::{Attach, CgroupRef, Log, Message, Request, Role, Start};
+use oci_spec::runtime::Spec;
+use runtime::cgroup::{Cgroup, CgroupRoot};
+use runtime::plan::Namespace;
+use runtime::{ExecPlan, Plan};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::OpenTreeFlags;
+use store::MountOptions;
+
+use crate::attachment::Attachment;
+use crate::clock;
+use crate::create::is_systemd;
+use crate::engine::{AttachOptions, Engine};
+use crate::error::{Error, ErrorKind, Result};
+use crate::events;
+use crate::record::{self, PlannedMount, Record, State};
+use crate::spec::{self, Facts, Security};
+use crate::user;
+
+/// Who takes care of a container's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Starter {
+    /// A person's command; with streams attached it stays until the end.
+    Person,
+    /// The steward, by the restart policy.
+    Steward,
+}
+
+fn errno(what: impl std::fmt::Display, e: rustix::io::Errno) -> Error {
+    Error::system(what, std::io::Error::from(e))
+}
+
+impl Engine {
+    /// Starts a container. With `attach`, the connection is made before the program runs,
+    /// so nothing is missed.
+    ///
+    /// # Errors
+    /// `NotModified` if it runs already; `CommandNotFound` and `CommandNotExecutable` if
+    /// its program can't be run; `Conflict` for a paused or half-removed container.
+    pub fn start(&self, name: &str, attach: Option<AttachOptions>) -> Result<Option<Attachment>> {
+        let mut record = record::find(self.db(), name)?;
+        if record.state.is_live() {
+            self.reconcile()?;
+            record = record::find(self.db(), &record.id)?;
+        }
+        self.start_record(&mut record, attach, Starter::Person)
+    }
+
+    pub(crate) fn start_record(
+        &self,
+        record: &mut Record,
+        attach: Option<AttachOptions>,
+        starter: Starter,
+    ) -> Result<Option<Attachment>> {
+        match record.state {
+            State::Running => {
+                return Err(Error::new(
+                    ErrorKind::NotModified,
+                    format!("container {} is already running", record.name),
+                ));
+            }
+            State::Paused => {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    "cannot start a paused container, try unpause instead",
+                ));
+            }
+            State::Removing | State::Dead => {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    "container is marked for removal and cannot be started",
+                ));
+            }
+            State::Created | State::Exited | State::Restarting => {}
+        }
+        let outcome = if self.foreign_runtime(record)?.is_some() {
+            self.start_foreign(record).map(|()| None)
+        } else {
+            self.launch(record, attach, starter)
+        };
+        if let Err(e) = &outcome {
+            record.error.clone_from(&e.message);
+            record.exit_code = e.run_exit_code().into();
+            if record.state == State::Restarting {
+                record.state = State::Exited;
+            }
+            let (record, code) = (&*record, record.exit_code);
+            // The start's own error is what matters; this one would only hide it.
+            let _ = self.store().db().transaction(|tx| -> Result<()> {
+                record::update(tx, record)?;
+                if code != 125 {
+                    let code = [("exitCode", code.to_string())];
+                    events::note_container(tx, clock::now(), "die", record, &code)?;
+                }
+                Ok(())
+            });
+        }
+        outcome
+    }
+
+    fn launch(
+        &self,
+        record: &mut Record,
+        attach: Option<AttachOptions>,
+        starter: Starter,
+    ) -> Result<Option<Attachment>> {
+        let definition = &record.definition;
+        let (config, host) = (&definition.config, &definition.host);
+        let mut fds: Vec<(Role, OwnedFd)> = Vec::new();
+        let rootfs = self.mount_rootfs(record)?;
+        let (plan, given) = self.plan(record, &rootfs)?;
+        fds.extend(given.into_iter().map(|(index, fd)| (Role::Mount(index), fd)));
+        fds.push((Role::Rootfs, rootfs));
+        for (mode, kind) in [
+            (&host.network_mode, Namespace::Network),
+            (&host.pid_mode, Namespace::Pid),
+            (&host.ipc_mode, Namespace::Ipc),
+        ] {
+            if let Some(peer) = mode.strip_prefix("container:") {
+                fds.push((Role::Namespace(kind), self.namespace_of_peer(peer, kind)?));
+            }
+        }
+        let log = self.log_of(record)?;
+        if log == Log::Passthrough && !config.tty {
+            let stdio = [
+                rustix::io::dup(rustix::stdio::stdin()),
+                rustix::io::dup(rustix::stdio::stdout()),
+                rustix::io::dup(rustix::stdio::stderr()),
+            ];
+            for (n, fd) in (0u8..).zip(stdio) {
+                fds.push((Role::Stdio(n), fd.map_err(|e| errno("cannot pass descriptors on", e))?));
+            }
+        }
+        let cgroup = self.make_cgroup(record)?;
+        let attach_request = attach.map(|a| Attach {
+            id: record.id.clone(),
+            stdin: a.stdin,
+            stdout: a.stdout,
+            stderr: a.stderr,
+        });
+        let restarts = host.restart_policy.name != "no";
+        let health = config.healthcheck.as_ref().is_some_and(crate::health::is_on);
+        let start = Start {
+            id: record.id.clone(),
+            plan,
+            cgroup: Some(CgroupRef { path: cgroup.path().to_owned() }),
+            tty: config.tty,
+            open_stdin: config.open_stdin,
+            stdin_once: config.stdin_once,
+            log,
+            owner: attach_request.is_some() && starter == Starter::Person && host.auto_remove,
+            attach: attach_request,
+            size: terminal_size(host.console_size),
+            steward_at_exit: host.auto_remove || restarts,
+            steward_now: health,
+        };
+        let started = self.ask_keeper_to_start(start, fds);
+        let (connection, pid, start_time, at) = match started {
+            Ok(started) => started,
+            Err(e) => {
+                let _ = cgroup.remove();
+                return Err(e);
+            }
+        };
+        record.state = State::Running;
+        record.pid = pid;
+        record.start_time = start_time;
+        record.boot_id = crate::reconcile::boot_id();
+        record.started_ns = at;
+        record.error.clear();
+        record.exit_code = 0;
+        record.oom_killed = false;
+        record.run.cgroup = Some(cgroup.path().to_owned());
+        record.run.restart_at = None;
+        record.run.health = health.then(crate::health::starting);
+        if starter == Starter::Person {
+            record.run.stopped_by_hand = false;
+            record.run.restart_delay = 0;
+            record.run.gave_up = false;
+            record.restarts = 0;
+        }
+        let record = &*record;
+        self.store().db().transaction(|tx| -> Result<()> {
+            record::update(tx, record)?;
+            events::note_container(tx, at, "start", record, &[])
+        })?;
+        Ok(attach.map(|_| Attachment::to_container(self, record, connection)))
+    }
+
+    fn ask_keeper_to_start(
+        &self,
+        start: Start,
+        fds: Vec<(Role, OwnedFd)>,
+    ) -> Result<(keeper::client::Connection, i32, u64, i64)> {
+        let mut connection = self.keeper().connect()?;
+        match connection.ask(Request::Start(Box::new(start)), fds)? {
+            Message::Started { pid, start_time, at, .. } => Ok((connection, pid, start_time, at)),
+            _ => Err(keeper::Error::Version.into()),
+        }
+    }
+
+    /// The root filesystem as a detached mount.
+    pub(crate) fn mount_rootfs(&self, record: &Record) -> Result<OwnedFd> {
+        if let Some(rootfs) = record.definition.rootfs.as_ref().filter(|r| r.writable) {
+            return rustix::mount::open_tree(
+                rustix::fs::CWD,
+                rootfs.path.as_str(),
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+            )
+            .map_err(|e| errno(format!("cannot use {} as root filesystem", rootfs.path), e));
+        }
+        let layer = self.store().writable(&record.id)?;
+        let volatile = record.definition.host.auto_remove;
+        Ok(layer.mount(MountOptions { read_only: false, volatile })?)
+    }
+
+    /// The specification, written down, and the plan made of it.
+    /// With it come the mounts that the keeper can't make from a path.
+    fn plan(&self, record: &Record, rootfs: &OwnedFd) -> Result<(Plan, Vec<(usize, OwnedFd)>)> {
+        let definition = &record.definition;
+        let host = &definition.host;
+        let security = Security::parse(host.security_opt.as_deref().unwrap_or_default())?;
+        let identity = user::identify(
+            rootfs.as_fd(),
+            &definition.config.user,
+            host.group_add.as_deref().unwrap_or_default(),
+        )?;
+        make_working_dir(rootfs, &definition.config.working_dir)?;
+        let directory = self.store().container_directory(&record.id);
+        self.write_files(record, &directory)?;
+        let volumes = self.prepare_sources(record)?;
+        let cgroup = self.cgroup_path(record);
+        let built = spec::build(
+            record,
+            &Facts {
+                identity: &identity,
+                security: &security,
+                directory: &directory,
+                cgroup: &cgroup,
+                program: self.program(),
+                systemd: is_systemd(&definition.argv),
+                volumes: &volumes,
+                default_ulimits: &[],
+                shm_size: 64 << 20,
+            },
+        )?;
+        let text = serde_json::to_vec_pretty(&built.json)
+            .map_err(|e| Error::system("cannot write the specification", e))?;
+        let path = directory.join("config.json");
+        std::fs::write(&path, &text)
+            .map_err(|e| Error::system(format!("cannot write {}", path.display()), e))?;
+        let spec: Spec = serde_json::from_value(built.json)
+            .map_err(|e| Error::system("the specification is not valid", e))?;
+        let mut plan = Plan::from_spec(&spec, &directory)?;
+        plan.id.clone_from(&record.id);
+        plan.seccomp = self.seccomp_filter(record, &security, &spec)?;
+        let mut given = Vec::new();
+        if let Some(index) = built.shared_shm {
+            given.push((index, self.shm_of_peer(&host.ipc_mode)?));
+        }
+        for (n, planned) in definition.mounts.iter().enumerate() {
+            if planned.mount.r#type == "volume"
+                && let Some(fd) = self.special_volume(planned)?
+            {
+                given.push((built.first_asked + n, fd));
+            }
+        }
+        Ok((plan, given))
+    }
+
+    /// A volume whose driver options make it something else than a directory, mounted.
+    fn special_volume(&self, planned: &PlannedMount) -> Result<Option<OwnedFd>> {
+        let name = &planned.mount.source;
+        if self.store().volume(name)?.options.is_empty() {
+            return Ok(None);
+        }
+        let fd = self.store().volume_mount(name)?;
+        if planned.mount.read_only {
+            let change = sys::mount::Change { set: sys::mount::RDONLY, ..Default::default() };
+            sys::mount::setattr(fd.as_fd(), change, true)
+                .map_err(|e| errno(format!("cannot make the volume {name} read-only"), e))?;
+        }
+        Ok(Some(fd))
+    }
+
+    /// What a further process of the container takes over from it.
+    pub(crate) fn exec_template(&self, record: &Record) -> Result<ExecPlan> {
+        let directory = self.store().container_directory(&record.id);
+        let path = directory.join("config.json");
+        let failed =
+            |e: std::io::Error| Error::system(format!("cannot read {}", path.display()), e);
+        let bytes = std::fs::read(&path).map_err(failed)?;
+        let spec: Spec = serde_json::from_slice(&bytes).map_err(|e| failed(e.into()))?;
+        let mut plan = Plan::from_spec(&spec, &directory)?;
+        let options = record.definition.host.security_opt.as_deref().unwrap_or_default();
+        plan.seccomp = self.seccomp_filter(record, &Security::parse(options)?, &spec)?;
+        let process = plan.process.clone();
+        Ok(ExecPlan::new(process, &plan))
+    }
+
+    /// The compiled filter, from the cache where the same profile was compiled before.
+    fn seccomp_filter(
+        &self,
+        record: &Record,
+        security: &Security,
+        spec: &Spec,
+    ) -> Result<Option<runtime::seccomp::Filter>> {
+        if record.definition.host.privileged && security.seccomp.is_none() {
+            return Ok(None);
+        }
+        let profile = match &security.seccomp {
+            Some(None) => return Ok(None),
+            Some(Some(json)) => Some(json.as_str()),
+            None => None,
+        };
+        crate::seccomp::filter(profile, spec, &self.data_root().join("cache"))
+    }
+
+    /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of the container.
+    fn write_files(&self, record: &Record, directory: &Path) -> Result<()> {
+        let config = &record.definition.config;
+        let host = &record.definition.host;
+        let name = spec::hostname(record);
+        let write = |file: &str, content: &str| {
+            let path = directory.join(file);
+            std::fs::write(&path, content)
+                .map_err(|e| Error::system(format!("cannot write {}", path.display()), e))
+        };
+        write("hostname", &format!("{name}\n"))?;
+        let shared = host.network_mode == "host";
+        let mut hosts = if shared {
+            std::fs::read_to_string("/etc/hosts").unwrap_or_default()
+        } else {
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+             fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\n\
+             ff02::2\tip6-allrouters\n"
+                .to_owned()
+        };
+        for entry in host.extra_hosts.iter().flatten() {
+            if let Some((name, address)) = entry.split_once([':', '=']) {
+                let address = address.trim_matches(['[', ']']);
+                let address = if address == "host-gateway" { "127.0.0.1" } else { address };
+                hosts.push_str(&format!("{address}\t{name}\n"));
+            }
+        }
+        if !shared {
+            let full = match config.domainname.as_str() {
+                "" => name.clone(),
+                domain => format!("{name}.{domain} {name}"),
+            };
+            hosts.push_str(&format!("127.0.1.1\t{full}\n"));
+        }
+        write("hosts", &hosts)?;
+        write("resolv.conf", &resolv_conf(host))
+    }
+
+    /// Makes what bind mounts need and finds the volumes.
+    fn prepare_sources(&self, record: &Record) -> Result<BTreeMap<String, PathBuf>> {
+        let mut volumes = BTreeMap::new();
+        for planned in &record.definition.mounts {
+            let source = &planned.mount.source;
+            match planned.mount.r#type.as_str() {
+                "volume" => {
+                    volumes.insert(source.clone(), self.store().volume(source)?.mountpoint);
+                }
+                "bind" => {
+                    let create =
+                        planned.mount.bind_options.as_ref().is_some_and(|b| b.create_mountpoint);
+                    if std::fs::symlink_metadata(source).is_err() {
+                        if !create {
+                            return Err(Error::invalid(format!(
+                                "invalid mount config for type \"bind\": bind source path does not exist: {source}"
+                            )));
+                        }
+                        std::fs::create_dir_all(source).map_err(|e| {
+                            Error::system(
+                                format!("error while creating mount source path '{source}'"),
+                                e,
+                            )
+                        })?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(volumes)
+    }
+
+    fn cgroup_path(&self, record: &Record) -> String {
+        let parent = record.definition.host.cgroup_parent.trim_matches('/');
+        let parent = if parent.is_empty() { "wherry" } else { parent };
+        format!("/{parent}/{}", record.id)
+    }
+
+    fn make_cgroup(&self, record: &Record) -> Result<Cgroup> {
+        let path = self.cgroup_path(record);
+        let root = CgroupRoot::detect()?;
+        // A start that was killed may have left processes there.
+        let old = Cgroup::open(&root, &path)?;
+        if old.exists() && !old.pids().unwrap_or_default().is_empty() {
+            let _ = old.kill_all(9);
+            old.remove()?;
+        }
+        let resources = serde_json::from_value(spec::resources(&record.definition.host)?)
+            .map_err(|e| Error::system("the limits are not valid", e))?;
+        Ok(Cgroup::create(&root, &path, &resources)?)
+    }
+
+    pub(crate) fn log_of(&self, record: &Record) -> Result<Log> {
+        Ok(match record.definition.host.log_config.r#type.as_str() {
+            "none" => Log::None,
+            "passthrough" => Log::Passthrough,
+            _ => Log::Journal {
+                path: self.journal_path(record),
+                bound: crate::logs::bound(&record.definition.host.log_config)?,
+            },
+        })
+    }
+
+    /// The container's journal.
+    pub(crate) fn journal_path(&self, record: &Record) -> PathBuf {
+        self.store().container_directory(&record.id).join("journal")
+    }
+
+    fn peer(&self, name: &str) -> Result<(Record, OwnedFd)> {
+        let peer = record::find(self.db(), name)?;
+        let identity =
+            runtime::state::ProcessIdentity { pid: peer.pid, start_time: peer.start_time };
+        if !peer.state.is_live() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "cannot join the namespace of a non running container: container {} is {}",
+                    peer.name,
+                    peer.state.name()
+                ),
+            ));
+        }
+        let pidfd = identity.open()?;
+        Ok((peer, pidfd))
+    }
+
+    fn namespace_of_peer(&self, name: &str, kind: Namespace) -> Result<OwnedFd> {
+        let (peer, _pidfd) = self.peer(name)?;
+        if kind == Namespace::Ipc && peer.definition.host.ipc_mode == "private" {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "cannot join IPC namespace of {}: non-shareable IPC (start it with --ipc shareable)",
+                    peer.name
+                ),
+            ));
+        }
+        // The pidfd, open until here, keeps the number from being another process's.
+        let path = format!("/proc/{}/ns/{}", peer.pid, kind.file_name());
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| errno(format!("cannot open {path}"), e))
+    }
+
+    fn shm_of_peer(&self, mode: &str) -> Result<OwnedFd> {
+        let (peer, _pidfd) = self.peer(mode.strip_prefix("container:").unwrap_or(mode))?;
+        let root = rustix::fs::open(
+            format!("/proc/{}/root", peer.pid),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| errno("cannot open the other container's root", e))?;
+        let shm = rustix::fs::openat2(
+            &root,
+            "dev/shm",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        )
+        .map_err(|e| errno("cannot open the other container's /dev/shm", e))?;
+        rustix::mount::open_tree(
+            &shm,
+            c"",
+            OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH,
+        )
+        .map_err(|e| errno("cannot share the other container's /dev/shm", e))
+    }
+}
+
+/// Rows and columns, unless unknown.
+pub(crate) fn terminal_size(size: [u32; 2]) -> Option<(u16, u16)> {
+    let [rows, cols] = size.map(|n| u16::try_from(n).unwrap_or(0));
+    (rows > 0 && cols > 0).then_some((rows, cols))
+}
+
+fn resolv_conf(host: &crate::types::HostConfig) -> String {
+    let (dns, search, options) = (
+        host.dns.as_deref().unwrap_or_default(),
+        host.dns_search.as_deref().unwrap_or_default(),
+        host.dns_options.as_deref().unwrap_or_default(),
+    );
+    let inherited = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let replaced = |line: &&str| {
+        let word = line.split_whitespace().next().unwrap_or("");
+        !(word == "nameserver" && !dns.is_empty()
+            || matches!(word, "search" | "domain") && !search.is_empty()
+            || word == "options" && !options.is_empty())
+    };
+    let mut text: String = inherited.lines().filter(replaced).map(|l| format!("{l}\n")).collect();
+    for server in dns {
+        text.push_str(&format!("nameserver {server}\n"));
+    }
+    if !search.is_empty() && search != ["."] {
+        text.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    if !options.is_empty() {
+        text.push_str(&format!("options {}\n", options.join(" ")));
+    }
+    text
+}
+
+/// Makes the working directory where the image does not have it, as Docker does. Every
+/// step is inside the root, whatever links it has.
+fn make_working_dir(rootfs: &OwnedFd, path: &str) -> Result<()> {
+    let open = |path: &str| {
+        rustix::fs::openat2(
+            rootfs,
+            if path.is_empty() { "." } else { path },
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        )
+    };
+    let path = crate::mounts::clean(path);
+    let path = path.to_string_lossy();
+    let relative = path.trim_start_matches('/');
+    if relative.is_empty() || open(relative).is_ok() {
+        return Ok(());
+    }
+    let mut done = String::new();
+    for name in relative.split('/') {
+        let parent = open(&done);
+        if !done.is_empty() {
+            done.push('/');
+        }
+        done.push_str(name);
+        if open(&done).is_ok() {
+            continue;
+        }
+        // What fails here (a file in the way, a read-only root) fails again, with its
+        // name, when the process enters the directory.
+        let Ok(parent) = parent else { return Ok(()) };
+        if rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Descriptors in bulk and by number.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use crate::{Result, check};
+
+const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+
+/// Marks every descriptor from `first` on to be closed by the next `execve`.
+pub fn cloexec_from(first: u32) -> Result<()> {
+    // SAFETY: only sets flags of descriptors; no owner loses its descriptor before exec.
+    check(unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
+    })
+    .map(drop)
+}
+
+/// Makes `target` (0, 1, 2 or another number known to be free or replaceable) a copy of `fd` that
+/// survives `execve`.
+pub fn install(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
+    if fd.as_raw_fd() == target {
+        // SAFETY: fcntl with F_SETFD takes an integer.
+        return check(unsafe { libc::fcntl(target, libc::F_SETFD, 0) }.into()).map(drop);
+    }
+    // SAFETY: dup2 takes integers; the caller vouches that nothing owns `target`.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into()).map(drop)
+}
+
+/// Takes ownership of a descriptor that another program handed to this one by number (socket
+/// activation, `--preserve-fds`, a script's redirection). Fails when nothing is open there.
+///
+/// The caller must not have taken the same number before.
+pub fn adopt(raw: RawFd) -> Result<OwnedFd> {
+    // SAFETY: fcntl with F_GETFD only reads a flag.
+    check(unsafe { libc::fcntl(raw, libc::F_GETFD) }.into())?;
+    // SAFETY: the descriptor is open, and by contract nobody in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
