@@ -12,6 +12,11 @@ use engine::{Engine, EngineOptions, helper_args};
 /// Runs the helper that the first argument names; `None`: it names none.
 pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
     let verb = args.get(1)?.to_str()?;
+    if verb == engine::foreign::MOUNTED {
+        let error = engine::foreign::mounted(args.get(2..).unwrap_or_default());
+        crate::context::note(&format!("wherry {verb}: {error}"));
+        return Some(ExitCode::FAILURE);
+    }
     if !matches!(verb, "__keeper" | "__steward") {
         return None;
     }

@@ -18,6 +18,7 @@ mod context;
 mod failure;
 mod flags;
 mod helpers;
+mod init;
 mod oci;
 mod output;
 mod registry;
@@ -30,6 +31,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(code) = init::main(&args) {
+        return code;
+    }
     if let Some(code) = runtime_alone(&args) {
         return code;
     }

@@ -118,7 +118,11 @@ impl Engine {
         }
         let changes = self.store().writable(&record.id)?.diff()?;
         // What the engine itself has put there is no change of the container's.
-        let ours = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+        let mut ours: Vec<&str> = vec![
+            "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/proc", "/sys",
+            "/sbin/docker-init", "/dev/shm", "/dev/console",
+        ];
+        ours.extend(record.definition.mounts.iter().map(|m| m.mount.target.as_str()));
         Ok(changes
             .into_iter()
             .map(|c| DiffEntry {

@@ -17,7 +17,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
-mod foreign;
+pub mod foreign;
 mod health;
 mod images;
 pub mod info;

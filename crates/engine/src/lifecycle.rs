@@ -1,7 +1,6 @@
 //! The verbs that change what a container is doing.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use keeper::protocol::{Message, Request};
@@ -146,9 +145,6 @@ impl Engine {
 
     /// Waits until the keeper has reported the end of this run, and takes it in.
     pub(crate) fn await_end(&self, record: &Record) -> Result<()> {
-        if record.run.foreign_runtime.is_some() {
-            return self.check_foreign(record);
-        }
         if self.keeper().exit_of(&record.id).is_none()
             && let Some(mut connection) = self.keeper().connect_existing()?
         {
@@ -293,7 +289,7 @@ impl Engine {
                 }
                 _ => {}
             }
-            if record.state.is_live() && record.run.foreign_runtime.is_none() {
+            if record.state.is_live() {
                 if let Some(exit) = self.wait_for_exit(&record)? {
                     code = exit;
                 }
@@ -515,9 +511,4 @@ impl Engine {
             .db()
             .transaction(|tx| events::note(tx, clock::now(), kind, "prune", "", &attributes))
     }
-}
-
-/// Whether a path is below another.
-pub(crate) fn is_below(path: &Path, parent: &Path) -> bool {
-    path != parent && path.starts_with(parent)
 }

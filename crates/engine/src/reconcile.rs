@@ -106,9 +106,7 @@ impl Engine {
             return Ok(running);
         }
         for record in &live {
-            if record.run.foreign_runtime.is_some() {
-                self.check_foreign(record)?;
-            } else if !running.contains_key(&record.id) {
+            if !running.contains_key(&record.id) {
                 // It may have ended between our two looks; then a report is there by now.
                 match self.keeper().exit_of(&record.id) {
                     Some(exit) => self.take_in(&exit)?,
@@ -178,16 +176,12 @@ impl Engine {
         if record.boot_id == boot_id() && identity.alive() {
             return Ok(record);
         }
-        if record.run.foreign_runtime.is_some() {
-            self.check_foreign(&record)?;
-        } else {
-            // The keeper may be about to write its report; asking it waits for that.
-            let running = self.keeper().list()?;
-            match self.keeper().exit_of(&record.id) {
-                Some(exit) => self.take_in(&exit)?,
-                None if running.iter().any(|r| r.id == record.id) => return Ok(record),
-                None => self.lost(&record)?,
-            }
+        // The keeper may be about to write its report; asking it waits for that.
+        let running = self.keeper().list()?;
+        match self.keeper().exit_of(&record.id) {
+            Some(exit) => self.take_in(&exit)?,
+            None if running.iter().any(|r| r.id == record.id) => return Ok(record),
+            None => self.lost(&record)?,
         }
         record::find(self.db(), &record.id)
     }

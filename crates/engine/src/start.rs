@@ -33,6 +33,15 @@ pub(crate) enum Starter {
     Steward,
 }
 
+/// What another runtime needs beside the bundle.
+pub(crate) struct Parts {
+    /// The root filesystem as a detached mount.
+    pub(crate) rootfs: OwnedFd,
+    pub(crate) cgroup: String,
+    pub(crate) log: Log,
+    pub(crate) health: bool,
+}
+
 fn errno(what: impl std::fmt::Display, e: rustix::io::Errno) -> Error {
     Error::system(what, std::io::Error::from(e))
 }
@@ -80,11 +89,7 @@ impl Engine {
             }
             State::Created | State::Exited | State::Restarting => {}
         }
-        let outcome = if self.foreign_runtime(record)?.is_some() {
-            self.start_foreign(record).map(|()| None)
-        } else {
-            self.launch(record, attach, starter)
-        };
+        let outcome = self.launch(record, attach, starter);
         if let Err(e) = &outcome {
             record.error.clone_from(&e.message);
             record.exit_code = e.run_exit_code().into();
@@ -138,31 +143,19 @@ impl Engine {
                 fds.push((Role::Stdio(n), fd.map_err(|e| errno("cannot pass descriptors on", e))?));
             }
         }
-        let cgroup = self.make_cgroup(record)?;
-        let attach_request = attach.map(|a| Attach {
-            id: record.id.clone(),
-            stdin: a.stdin,
-            stdout: a.stdout,
-            stderr: a.stderr,
-        });
-        let restarts = host.restart_policy.name != "no";
         let health = config.healthcheck.as_ref().is_some_and(crate::health::is_on);
-        let start = Start {
-            id: record.id.clone(),
-            plan,
-            cgroup: Some(CgroupRef { path: cgroup.path().to_owned() }),
-            tty: config.tty,
-            open_stdin: config.open_stdin,
-            stdin_once: config.stdin_once,
-            log,
-            owner: attach_request.is_some() && starter == Starter::Person && host.auto_remove,
-            attach: attach_request,
-            size: terminal_size(host.console_size),
-            steward_at_exit: host.auto_remove || restarts,
-            steward_now: health,
+        let cgroup = self.make_cgroup(record)?;
+        let cgroup_path = cgroup.path().to_owned();
+        let foreign = self.foreign_runtime(record)?.is_some();
+        let started = if foreign {
+            let rootfs = fds.into_iter().find_map(|(role, fd)| (role == Role::Rootfs).then_some(fd));
+            let rootfs = rootfs.ok_or_else(|| Error::system("start", "no root filesystem"))?;
+            let parts = Parts { rootfs, cgroup: cgroup_path.clone(), log, health };
+            self.start_foreign(record, parts, attach, starter)
+        } else {
+            self.start_own(record, plan, fds, log, &cgroup_path, health, attach, starter)
         };
-        let started = self.ask_keeper_to_start(start, fds);
-        let (connection, pid, start_time, at) = match started {
+        let (attachment, pid, start_time, at) = match started {
             Ok(started) => started,
             Err(e) => {
                 let _ = cgroup.remove();
@@ -177,7 +170,7 @@ impl Engine {
         record.error.clear();
         record.exit_code = 0;
         record.oom_killed = false;
-        record.run.cgroup = Some(cgroup.path().to_owned());
+        record.run.cgroup = Some(cgroup_path);
         record.run.restart_at = None;
         record.run.health = health.then(crate::health::starting);
         if starter == Starter::Person {
@@ -191,7 +184,45 @@ impl Engine {
             record::update(tx, record)?;
             events::note_container(tx, at, "start", record, &[])
         })?;
-        Ok(attach.map(|_| Attachment::to_container(self, record, connection)))
+        Ok(attachment)
+    }
+
+    /// Has the keeper start it with our own runtime.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one message")]
+    fn start_own(
+        &self,
+        record: &Record,
+        plan: Plan,
+        fds: Vec<(Role, OwnedFd)>,
+        log: Log,
+        cgroup: &str,
+        health: bool,
+        attach: Option<AttachOptions>,
+        starter: Starter,
+    ) -> Result<(Option<Attachment>, i32, u64, i64)> {
+        let (config, host) = (&record.definition.config, &record.definition.host);
+        let start = Start {
+            id: record.id.clone(),
+            plan,
+            cgroup: Some(CgroupRef { path: cgroup.to_owned() }),
+            tty: config.tty,
+            open_stdin: config.open_stdin,
+            stdin_once: config.stdin_once,
+            log,
+            owner: attach.is_some() && starter == Starter::Person && host.auto_remove,
+            attach: attach.map(|a| Attach {
+                id: record.id.clone(),
+                stdin: a.stdin,
+                stdout: a.stdout,
+                stderr: a.stderr,
+            }),
+            size: terminal_size(host.console_size),
+            steward_at_exit: host.auto_remove || host.restart_policy.name != "no",
+            steward_now: health,
+        };
+        let (connection, pid, start_time, at) = self.ask_keeper_to_start(start, fds)?;
+        let attachment = attach.map(|_| Attachment::to_container(self, record, connection));
+        Ok((attachment, pid, start_time, at))
     }
 
     fn ask_keeper_to_start(

@@ -92,6 +92,18 @@ pub enum Request {
     Start(Box<Start>),
     /// Run a further process in a running one.
     Exec(Box<Exec>),
+    /// Make the streams of a container that another runtime will start; its ends come
+    /// back as descriptors. `Adopt` follows on the same connection.
+    Streams {
+        /// Container.
+        id: String,
+        /// Keep standard input open.
+        open_stdin: bool,
+        /// Output goes nowhere.
+        quiet: bool,
+    },
+    /// Hold a container whose process another runtime has made.
+    Adopt(Box<Adopt>),
     /// Take part in a container's streams.
     Attach(Attach),
     /// Answer when the container has ended.
@@ -140,6 +152,10 @@ pub enum Role {
     Namespace(runtime::plan::Namespace),
     /// Standard input, output or error, given by the caller.
     Stdio(u8),
+    /// Master of a terminal that another runtime made.
+    Console,
+    /// Refers to the process another runtime made.
+    Process,
 }
 
 /// Where a container's output goes.
@@ -185,6 +201,36 @@ pub struct Start {
     /// Somebody must act while it runs: check its health.
     pub steward_now: bool,
     /// This connection will do what must be done at the end, as long as it lasts.
+    pub owner: bool,
+}
+
+/// Hold a container whose process another runtime has made. Roles: `Process`, and
+/// `Console` with a terminal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Adopt {
+    /// Its id.
+    pub id: String,
+    /// Pid on the host.
+    pub pid: i32,
+    /// Start time of that pid, clock ticks after boot.
+    pub start_time: u64,
+    /// Its cgroup.
+    pub cgroup: Option<CgroupRef>,
+    /// It has a terminal.
+    pub tty: bool,
+    /// Close standard input with the first attached client.
+    pub stdin_once: bool,
+    /// Where its output goes.
+    pub log: Log,
+    /// Attach this connection.
+    pub attach: Option<Attach>,
+    /// Terminal size, rows and columns.
+    pub size: Option<(u16, u16)>,
+    /// See [`Start`].
+    pub steward_at_exit: bool,
+    /// See [`Start`].
+    pub steward_now: bool,
+    /// See [`Start`].
     pub owner: bool,
 }
 
@@ -240,6 +286,8 @@ pub enum Message {
     },
     /// Attached.
     Attached,
+    /// The container's ends of its streams, as three descriptors.
+    Streams,
     /// It has ended.
     Exited(Exit),
     /// What runs, in answer to `List`.

@@ -20,7 +20,7 @@ use crate::container::{
 use crate::journal::{Stream, Writer};
 use crate::mover::{KEYS, Moved, Mover};
 use crate::protocol::{
-    Attach, CgroupRef, Envelope, Exec, Exit, HEAD, Kind, Log, Message, Request, Role, Running,
+    Adopt, Attach, CgroupRef, Envelope, Exec, Exit, HEAD, Kind, Log, Message, Request, Role, Running,
     Start, VERSION, encode, head, recv_some, send_some, take_frame,
 };
 use crate::standby::{self, Standby, Table, Turn};
@@ -61,6 +61,9 @@ struct Connection {
     interest: EventFlags,
     /// Close once everything is sent.
     closing: bool,
+    /// Our ends of streams made for a container that is to be adopted: output, error
+    /// output, input.
+    prepared: [Option<OwnedFd>; 3],
 }
 
 #[derive(Debug, Clone)]
@@ -457,6 +460,7 @@ impl Keeper {
                     role: ConnectionRole::New,
                     interest: EventFlags::IN,
                     closing: false,
+                    prepared: [None, None, None],
                 },
             );
         }
@@ -678,6 +682,16 @@ impl Keeper {
                     self.fail(token, code, message);
                 }
             }
+            Request::Streams { id, open_stdin, quiet } => {
+                if let Err(e) = self.make_streams(token, id, open_stdin, quiet) {
+                    self.fail(token, 125, format!("cannot make the container's streams: {e}"));
+                }
+            }
+            Request::Adopt(adopt) => {
+                if let Err(e) = self.adopt_foreign(token, *adopt, fds) {
+                    self.fail(token, 125, format!("cannot take the container over: {e}"));
+                }
+            }
             Request::Attach(attach) => {
                 let Some(c) = self.containers.get_mut(&attach.id) else {
                     return self.not_running(token, &attach.id);
@@ -777,6 +791,7 @@ impl Keeper {
                         *place = Some(fd);
                     }
                 }
+                Role::Console | Role::Process => {}
             }
         }
         let io_dir = self.run_root.join("io");
@@ -875,6 +890,100 @@ impl Keeper {
             self.complain(&format!("report of {id}: {e}"));
         }
         Ok(())
+    }
+
+    /// Makes the streams for a container that another runtime will start.
+    fn make_streams(&mut self, token: u64, id: String, input: bool, quiet: bool) -> io::Result<()> {
+        if self.containers.contains_key(&id) {
+            return Err(io::Error::other(format!("container {id} is running already")));
+        }
+        let made = streams(&self.run_root.join("io"), &id, input, quiet)?;
+        let Some(connection) = self.connections.get_mut(&token) else { return Ok(()) };
+        connection.prepared = [made.out, made.err, made.input];
+        let fds = made.theirs.each_ref().map(|fd| fd.as_fd());
+        let frame = encode(&Message::Streams);
+        match send_some(connection.socket.as_fd(), &frame, &fds) {
+            Ok(sent) if sent == frame.len() => Ok(()),
+            Ok(_) => Err(io::Error::other("the connection took only a part")),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Takes over a container whose process another runtime has made.
+    fn adopt_foreign(
+        &mut self,
+        token: u64,
+        adopt: Adopt,
+        fds: Vec<(Role, OwnedFd)>,
+    ) -> io::Result<()> {
+        let (mut pidfd, mut master) = (None, None);
+        for (role, fd) in fds {
+            match role {
+                Role::Process => pidfd = Some(fd),
+                Role::Console => master = Some(fd),
+                _ => {}
+            }
+        }
+        let pidfd = pidfd.ok_or_else(|| io::Error::other("no pidfd came"))?;
+        let Some(connection) = self.connections.get_mut(&token) else { return Ok(()) };
+        let [out, err, input] = std::mem::take(&mut connection.prepared);
+        let id = adopt.id.clone();
+        let journal = match &adopt.log {
+            Log::Journal { path, bound } => Some(Writer::open(path, *bound)?),
+            _ => None,
+        };
+        let pidfd_token = self.watch(Source::Ended(id.clone()), pidfd.as_fd(), EventFlags::IN)?;
+        let mut container = Container {
+            record: Record {
+                id: id.clone(),
+                pid: adopt.pid,
+                start_time: adopt.start_time,
+                started_at: now(),
+                cgroup: adopt.cgroup,
+                tty: adopt.tty,
+                stdin_once: adopt.stdin_once,
+                log: adopt.log,
+                steward_at_exit: adopt.steward_at_exit,
+                steward_now: adopt.steward_now,
+            },
+            pidfd,
+            pidfd_token,
+            launching: None,
+            starter: Some(token),
+            outputs: Vec::new(),
+            master: None,
+            input: None,
+            journal,
+            lost: 0,
+            attached: Vec::new(),
+            waiting: Vec::new(),
+            owner: adopt.owner.then_some(token),
+            size: adopt.size,
+            ended: false,
+        };
+        if let Some(master) = master {
+            self.set_master(&mut container, master)?;
+        }
+        for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
+            if let Some(fd) = fd {
+                self.add_output(&mut container, fd, stream)?;
+            }
+        }
+        if let Some(fd) = input {
+            self.add_input(&mut container, fd)?;
+        }
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.role = match adopt.attach {
+                Some(attach) => {
+                    container.attached.push(token);
+                    ConnectionRole::Attached(Attach { id: id.clone(), ..attach })
+                }
+                None => ConnectionRole::Waiting(id.clone()),
+            };
+        }
+        self.idle_since = None;
+        self.containers.insert(id.clone(), container);
+        self.started(&id, Vec::new())
     }
 
     /// Hears what a starting container's child has to say.
