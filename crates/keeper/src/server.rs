@@ -61,9 +61,9 @@ struct Connection {
     interest: EventFlags,
     /// Close once everything is sent.
     closing: bool,
-    /// Our ends of streams made for a container that is to be adopted: output, error
-    /// output, input.
-    prepared: [Option<OwnedFd>; 3],
+    /// Streams made for a container that is to be adopted: its id, and our ends of
+    /// output, error output and input.
+    prepared: Option<(String, [Option<OwnedFd>; 3])>,
 }
 
 #[derive(Debug, Clone)]
@@ -460,7 +460,7 @@ impl Keeper {
                     role: ConnectionRole::New,
                     interest: EventFlags::IN,
                     closing: false,
-                    prepared: [None, None, None],
+                    prepared: None,
                 },
             );
         }
@@ -531,6 +531,9 @@ impl Keeper {
     fn hang_up(&mut self, token: u64) {
         let Some(connection) = self.connections.remove(&token) else { return };
         self.sources.remove(&token);
+        if let Some((id, _)) = &connection.prepared {
+            self.remove_traces(id);
+        }
         match connection.role {
             ConnectionRole::Attached(attach) => {
                 if let Some(c) = self.containers.get_mut(&attach.id) {
@@ -899,7 +902,7 @@ impl Keeper {
         }
         let made = streams(&self.run_root.join("io"), &id, input, quiet)?;
         let Some(connection) = self.connections.get_mut(&token) else { return Ok(()) };
-        connection.prepared = [made.out, made.err, made.input];
+        connection.prepared = Some((id, [made.out, made.err, made.input]));
         let fds = made.theirs.each_ref().map(|fd| fd.as_fd());
         let frame = encode(&Message::Streams);
         match send_some(connection.socket.as_fd(), &frame, &fds) {
@@ -926,7 +929,7 @@ impl Keeper {
         }
         let pidfd = pidfd.ok_or_else(|| io::Error::other("no pidfd came"))?;
         let Some(connection) = self.connections.get_mut(&token) else { return Ok(()) };
-        let [out, err, input] = std::mem::take(&mut connection.prepared);
+        let (_, [out, err, input]) = connection.prepared.take().unwrap_or_default();
         let id = adopt.id.clone();
         let journal = match &adopt.log {
             Log::Journal { path, bound } => Some(Writer::open(path, *bound)?),
