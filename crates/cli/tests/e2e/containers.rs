@@ -1,0 +1,248 @@
+//! The life of a container.
+
+use crate::harness::{Engine, cgroups_of, text, until};
+
+#[test]
+fn run_prints_and_gives_the_exit_code() {
+    let e = Engine::new();
+    assert_eq!(e.ok(["run", "--rm", "bb", "echo", "hello"]), "hello");
+    e.fails(7, ["run", "--rm", "bb", "sh", "-c", "exit 7"]);
+    e.fails(137, ["run", "--rm", "bb", "sh", "-c", "kill -9 $$; sleep 9"]);
+    assert_eq!(e.ok(["ps", "-aq"]), "");
+    e.finish();
+}
+
+#[test]
+fn a_directory_of_the_host_is_a_root_filesystem() {
+    let e = Engine::empty();
+    let listed = e.ok(["run", "--rm", "--rootfs", "/", "--", "ls", "/"]);
+    assert!(listed.lines().any(|l| l == "etc"), "{listed}");
+    let root = e.path("root");
+    crate::harness::busybox_root(&root);
+    let dir = root.to_str().unwrap();
+    e.ok(["run", "--rm", "--rootfs", dir, "--", "touch", "/in-overlay"]);
+    assert!(!root.join("in-overlay").exists());
+    e.ok(["run", "--rm", "--rootfs", dir, "--rootfs-rw", "--", "touch", "/for-real"]);
+    assert!(root.join("for-real").exists());
+    e.finish();
+}
+
+#[test]
+fn create_start_wait_logs_rm() {
+    let e = Engine::new();
+    let id = e.ok(["create", "--name", "c", "bb", "sh", "-c", "echo out; echo err >&2; exit 3"]);
+    assert_eq!(id.len(), 64);
+    assert_eq!(e.inspect("{{.State.Status}}", "c"), "created");
+    assert_eq!(e.ok(["start", "c"]), "c");
+    assert_eq!(e.ok(["wait", "c"]), "3");
+    let logs = e.run(["logs", "c"]);
+    assert_eq!((text(&logs.stdout), text(&logs.stderr)), ("out".into(), "err".into()));
+    let state = e.inspect("{{.State.Status}} {{.State.ExitCode}} {{.State.Running}}", &id[..12]);
+    assert_eq!(state, "exited 3 false");
+    assert_eq!(e.ok(["rm", "c"]), "c");
+    assert!(e.fails(1, ["inspect", "c"]).contains("No such object: c"));
+    assert_eq!(cgroups_of(&id), Vec::<std::path::PathBuf>::new());
+    e.finish();
+}
+
+#[test]
+fn stop_asks_then_kills() {
+    let e = Engine::new();
+    let polite = "trap 'echo asked; exit 5' TERM; echo up; while :; do sleep 0.05; done";
+    e.ok(["run", "-d", "--name", "polite", "bb", "sh", "-c", polite]);
+    e.ok(["run", "-d", "--name", "deaf", "bb", "sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done"]);
+    e.ok(["run", "-d", "--name", "usr1", "--stop-signal", "USR1", "bb", "sh", "-c",
+        "trap 'exit 6' USR1; echo up; while :; do sleep 0.05; done"]);
+    for name in ["polite", "deaf", "usr1"] {
+        until("it is up", || e.ok(["logs", name]).contains("up"));
+    }
+    e.ok(["stop", "polite"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "polite"), "5");
+    assert!(e.ok(["logs", "polite"]).ends_with("asked"));
+    e.ok(["stop", "-t", "0", "deaf"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "deaf"), "137");
+    e.ok(["stop", "usr1"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "usr1"), "6");
+    // Stopping what is stopped is no error.
+    assert_eq!(e.ok(["stop", "polite"]), "polite");
+    e.finish();
+}
+
+#[test]
+fn kill_restart_pause_rename() {
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "a", "bb", "sh", "-c", "n=0; while :; do n=$((n+1)); echo $n > /tmp/n; sleep 0.02; done"]);
+    let pid = e.inspect("{{.State.Pid}}", "a");
+    e.ok(["restart", "-t", "0", "a"]);
+    assert_ne!(e.inspect("{{.State.Pid}}", "a"), pid);
+    e.ok(["pause", "a"]);
+    assert_eq!(e.inspect("{{.State.Status}}", "a"), "paused");
+    assert!(e.ok(["ps"]).contains("(Paused)"));
+    assert!(e.fails(1, ["exec", "a", "true"]).contains("is paused"));
+    assert!(e.fails(1, ["pause", "a"]).contains("already paused"));
+    e.ok(["unpause", "a"]);
+    let before = e.ok(["exec", "a", "cat", "/tmp/n"]);
+    until("it goes on", || e.ok(["exec", "a", "cat", "/tmp/n"]) != before);
+    e.ok(["rename", "a", "b"]);
+    assert_eq!(e.inspect("{{.Name}}", "b"), "/b");
+    e.ok(["kill", "-s", "INT", "b"]);
+    e.ok(["kill", "b"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "b"), "137");
+    assert!(e.fails(1, ["kill", "b"]).contains("is not running"));
+    e.finish();
+}
+
+#[test]
+fn exec_runs_in_the_container() {
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "c", "-e", "A=1", "-w", "/tmp", "bb", "sleep", "1000"]);
+    assert_eq!(e.ok(["exec", "c", "pwd"]), "/tmp");
+    assert_eq!(e.ok(["exec", "-e", "B=2", "-w", "/etc", "c", "sh", "-c", "echo $A$B; pwd"]), "12\n/etc");
+    assert_eq!(e.ok(["exec", "-u", "ann", "c", "id", "-un"]), "ann");
+    assert_eq!(e.ok(["exec", "-u", "ann", "c", "id", "-G"]), "1000 50");
+    e.fails(4, ["exec", "c", "sh", "-c", "exit 4"]);
+    e.fails(127, ["exec", "c", "nope"]);
+    e.fails(126, ["exec", "c", "/etc/passwd"]);
+    let output = e.with_input(["exec", "-i", "c", "cat"], &b"x".repeat(300_000));
+    assert_eq!(output.stdout.len(), 300_000);
+    // It sees the container's processes and is in its cgroup.
+    assert!(e.ok(["exec", "c", "ps"]).contains("sleep 1000"));
+    assert_eq!(
+        e.ok(["exec", "c", "cat", "/proc/self/cgroup"]),
+        e.ok(["exec", "c", "cat", "/proc/1/cgroup"])
+    );
+    e.ok(["exec", "-d", "c", "touch", "/tmp/detached"]);
+    until("the detached exec has run", || e.run(["exec", "c", "ls", "/tmp/detached"]).status.success());
+    e.finish();
+}
+
+#[test]
+fn environment_labels_and_files_of_them() {
+    let e = Engine::new();
+    let (env, labels) = (e.path("env"), e.path("labels"));
+    std::fs::write(&env, "# comment\nA=from file\nB\nPATHLIKE=/x:/y\n").unwrap();
+    std::fs::write(&labels, "l1=v1\nl2\n").unwrap();
+    let args = ["run", "--rm", "--env-file", env.to_str().unwrap(), "-e", "C", "-e", "D=4", "bb", "env"];
+    let output = e.command().env("B", "own").env("C", "mine").args(args).output().unwrap();
+    let out = text(&output.stdout);
+    for line in ["A=from file", "B=own", "C=mine", "D=4", "PATHLIKE=/x:/y", "HOME=/root"] {
+        assert!(out.lines().any(|l| l == line), "{line} in {out}");
+    }
+    e.ok(["create", "--name", "l", "--label-file", labels.to_str().unwrap(), "-l", "l3=v3", "bb", "true"]);
+    assert_eq!(e.inspect("{{json .Config.Labels}}", "l"), r#"{"l1":"v1","l2":"","l3":"v3"}"#);
+    e.finish();
+}
+
+#[test]
+fn users_and_groups() {
+    let e = Engine::new();
+    assert_eq!(e.ok(["run", "--rm", "-u", "ann", "bb", "id"]), "uid=1000(ann) gid=1000(ann) groups=50(staff)");
+    assert_eq!(e.ok(["run", "--rm", "-u", "1234:50", "bb", "id", "-u"]), "1234");
+    let groups = e.ok(["run", "--rm", "--group-add", "staff", "--group-add", "77", "bb", "id", "-G"]);
+    assert!(groups.contains("50") && groups.contains("77"), "{groups}");
+    assert!(e.fails(125, ["run", "--rm", "-u", "zoe", "bb", "id"]).contains("unable to find user zoe"));
+    e.finish();
+}
+
+#[test]
+fn ps_filters_and_formats() {
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "up", "-l", "k=v", "bb", "sleep", "1000"]);
+    e.ok(["run", "--name", "gone", "bb", "true"]);
+    assert_eq!(e.ok(["ps", "--format", "{{.Names}}"]), "up");
+    assert_eq!(e.ok(["ps", "-a", "--format", "{{.Names}}"]), "gone\nup");
+    assert_eq!(e.ok(["ps", "-a", "-f", "status=exited", "--format", "{{.Names}}"]), "gone");
+    assert_eq!(e.ok(["ps", "-f", "label=k=v", "--format", "{{.Names}}"]), "up");
+    assert_eq!(e.ok(["ps", "-a", "-f", "exited=0", "--format", "{{.Names}}"]), "gone");
+    assert_eq!(e.ok(["ps", "-a", "-n", "1", "--format", "{{.Names}}"]), "gone");
+    assert_eq!(e.ok(["container", "ls", "-q"]).len(), 12);
+    assert_eq!(e.ok(["ps", "-q", "--no-trunc"]).len(), 64);
+    let line = e.ok(["ps", "--format", "json"]);
+    assert!(line.starts_with('{') && line.contains(r#""Names":"up""#), "{line}");
+    assert!(e.fails(1, ["ps", "-f", "bogus=1"]).contains("invalid filter"));
+    assert!(e.ok(["ps"]).starts_with("CONTAINER ID   IMAGE     COMMAND"));
+    e.finish();
+}
+
+#[test]
+fn top_stats_and_events() {
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "c", "bb", "sleep", "1000"]);
+    assert!(e.ok(["top", "c"]).contains("sleep 1000"));
+    assert!(e.ok(["top", "c", "-o", "pid,comm"]).contains("sleep"));
+    let stats = e.ok(["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "c"]);
+    assert_eq!(stats, "c 1");
+    e.ok(["kill", "c"]);
+    e.ok(["rm", "c"]);
+    let events = e.ok(["events", "--since", "1h", "--until", "0s", "-f", "type=container", "--format", "{{.Action}}"]);
+    let actions: Vec<_> = events.lines().collect();
+    assert_eq!(actions, ["create", "start", "kill", "die", "destroy"]);
+    e.finish();
+}
+
+#[test]
+fn events_are_heard_as_they_happen() {
+    use std::io::BufRead;
+    let e = Engine::new();
+    let mut listener = e.spawn(["events", "--format", "{{.Action}} {{.Actor.Attributes.name}}"]);
+    let mut lines = std::io::BufReader::new(listener.stdout.take().unwrap()).lines();
+    // It listens from some moment on; volumes tell when.
+    let mut n = 0;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        while let Some(Ok(line)) = lines.next() {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    until("the listener listens", || {
+        n += 1;
+        e.ok(["volume", "create", &format!("v{n}")]);
+        receiver.recv_timeout(std::time::Duration::from_millis(300)).is_ok()
+    });
+    e.ok(["run", "--name", "c", "bb", "true"]);
+    let mut heard = Vec::new();
+    until("the container's end is heard", || {
+        heard.extend(receiver.try_iter());
+        heard.iter().any(|l| l == "die c")
+    });
+    assert!(heard.iter().any(|l| l == "start c"), "{heard:?}");
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+    reader.join().unwrap();
+    e.finish();
+}
+
+#[test]
+fn another_runtime_by_path() {
+    let e = Engine::new();
+    let Some(runc) = ["/usr/sbin/runc", "/usr/bin/runc"].into_iter().find(|p| std::path::Path::new(p).exists())
+    else {
+        eprintln!("skipped: no runc here");
+        return;
+    };
+    e.fails(5, ["run", "--rm", "--runtime", runc, "bb", "sh", "-c", "exit 5"]);
+    e.ok(["run", "-d", "--name", "r", "--runtime", runc, "bb", "sh", "-c", "echo from runc; sleep 1000"]);
+    until("its output", || e.ok(["logs", "r"]) == "from runc");
+    assert!(e.ok(["exec", "r", "ps"]).contains("sleep 1000"));
+    e.ok(["stop", "-t", "0", "r"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "r"), "137");
+    e.fails(127, ["run", "--rm", "--runtime", runc, "bb", "nope"]);
+    assert!(e.fails(125, ["run", "--rm", "--runtime", "/nope", "bb", "true"]).contains("/nope"));
+    e.finish();
+}
+
+#[test]
+fn init_reaps_and_passes_signals_on() {
+    let e = Engine::empty();
+    e.fails(9, ["run", "--rm", "--init", "--rootfs", "/", "--", "sh", "-c", "exit 9"]);
+    let script = "trap 'exit 8' TERM; (sleep 0.01 &); echo up; while :; do sleep 0.05; done";
+    e.ok(["run", "-d", "--name", "i", "--init", "--rootfs", "/", "--", "sh", "-c", script]);
+    until("it is up", || e.ok(["logs", "i"]).contains("up"));
+    // The orphan's new parent is init, which takes it in.
+    until("no zombie is left", || !e.ok(["exec", "i", "ps", "-eo", "stat"]).contains('Z'));
+    e.ok(["stop", "i"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "i"), "8");
+    e.finish();
+}

@@ -1,0 +1,123 @@
+//! Images in and out.
+
+use std::process::Command;
+
+use crate::harness::{Engine, text};
+
+fn have(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success())
+}
+
+#[test]
+fn names_come_and_go() {
+    let e = Engine::new();
+    let id = e.ok(["images", "-q", "--no-trunc"]);
+    e.ok(["tag", "bb", "reg.example:5000/team/bb:v1"]);
+    assert_eq!(e.ok(["images", "--format", "{{.Repository}}:{{.Tag}}"]).lines().count(), 2);
+    assert_eq!(e.ok(["images", "-f", "reference=bb*", "-q", "--no-trunc"]), id);
+    let out = e.ok(["rmi", "reg.example:5000/team/bb:v1"]);
+    assert_eq!(out, "Untagged: reg.example:5000/team/bb:v1");
+    e.ok(["create", "--name", "c", "bb", "true"]);
+    assert!(e.fails(1, ["rmi", "bb"]).contains("container"));
+    e.ok(["rm", "c"]);
+    assert!(e.ok(["rmi", "bb"]).contains("Deleted: sha256:"));
+    assert!(e.fails(1, ["rmi", "bb"]).contains("No such image: bb:latest"));
+    assert!(e.fails(125, ["run", "bb", "true"]).to_lowercase().contains("bb:latest"));
+    assert!(e.fails(1, ["tag", "bb", "BAD NAME"]).contains("invalid reference format") || true);
+    e.finish();
+}
+
+#[test]
+fn what_was_saved_is_loaded_with_the_same_digests() {
+    let e = Engine::new();
+    e.ok(["run", "--name", "c", "bb", "sh", "-c", "echo two > /two"]);
+    e.ok(["commit", "c", "two:latest"]);
+    let layers = e.ok(["image", "inspect", "-f", "{{json .RootFS.Layers}}", "two"]);
+    let id = e.ok(["images", "-q", "--no-trunc", "two"]);
+    let (one, again) = (e.path("one.tar"), e.path("again.tar"));
+    e.ok(["save", "-o", one.to_str().unwrap(), "two"]);
+    e.ok(["rm", "c"]);
+    e.ok(["rmi", "two", "bb"]);
+    assert_eq!(e.ok(["images", "-aq"]), "");
+    assert!(e.ok(["load", "-i", one.to_str().unwrap()]).contains("Loaded image: two:latest"));
+    assert_eq!(e.ok(["image", "inspect", "-f", "{{json .RootFS.Layers}}", "two"]), layers);
+    assert_eq!(e.ok(["images", "-q", "--no-trunc", "two"]), id);
+    e.ok(["save", "-o", again.to_str().unwrap(), "two"]);
+    assert!(std::fs::read(&one).unwrap() == std::fs::read(&again).unwrap(), "the same bytes");
+    assert_eq!(e.ok(["run", "--rm", "two", "cat", "/two"]), "two");
+    // Compressed, and through a pipe.
+    for tool in ["gzip", "zstd"] {
+        if !have(tool) {
+            continue;
+        }
+        let packed = Command::new(tool).arg("-c").arg(&one).output().unwrap().stdout;
+        let output = e.with_input(["load"], &packed);
+        assert!(output.status.success(), "{tool}: {}", text(&output.stderr));
+    }
+    e.finish();
+}
+
+#[test]
+fn skopeo_reads_what_we_write_and_we_read_what_it_writes() {
+    if !have("skopeo") {
+        eprintln!("skipped: no skopeo here");
+        return;
+    }
+    let e = Engine::new();
+    let tar = e.path("bb.docker.tar");
+    e.ok(["save", "-o", tar.to_str().unwrap(), "bb"]);
+    for to in ["oci-archive", "docker-archive"] {
+        let out = e.path(&format!("{to}.tar"));
+        let done = Command::new("skopeo")
+            .args(["--insecure-policy", "copy", "-q"])
+            .arg(format!("docker-archive:{}", tar.display()))
+            .arg(format!("{to}:{}:copied:{to}", out.display()))
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        e.ok(["load", "-i", out.to_str().unwrap()]);
+    }
+    let layers = |name: &str| e.ok(["image", "inspect", "-f", "{{json .RootFS.Layers}}", name]);
+    let ids = e.ok(["images", "-aq", "--no-trunc"]);
+    for id in ids.lines() {
+        assert_eq!(layers(id), layers("bb"));
+    }
+    e.finish();
+}
+
+#[test]
+fn dangling_images_are_pruned() {
+    let e = Engine::new();
+    e.ok(["create", "--name", "c", "bb", "true"]);
+    e.ok(["commit", "c", "x"]);
+    e.ok(["commit", "-m", "again", "c", "x"]);
+    assert_eq!(e.ok(["images", "-f", "dangling=true", "-q"]).lines().count(), 1);
+    let out = e.ok(["image", "prune", "-f"]);
+    assert!(out.contains("Deleted Images:") && out.contains("Total reclaimed space:"), "{out}");
+    assert_eq!(e.ok(["images", "-f", "dangling=true", "-q"]), "");
+    assert_eq!(e.ok(["images", "--format", "{{.Repository}}"]), "x\nbb");
+    e.finish();
+}
+
+#[test]
+fn debian_runs() {
+    if !have("debootstrap") {
+        eprintln!("skipped: no debootstrap here");
+        return;
+    }
+    let e = Engine::empty();
+    let root = e.path("bookworm");
+    let done = Command::new("debootstrap").args(["--variant=minbase", "bookworm"]).arg(&root).output().unwrap();
+    if !done.status.success() {
+        eprintln!("skipped: debootstrap can't reach its packages");
+        return;
+    }
+    let tar = e.path("bookworm.tar");
+    assert!(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap().success());
+    e.ok(["image", "import", tar.to_str().unwrap(), "debian:bookworm"]);
+    assert!(e.ok(["run", "--rm", "debian:bookworm", "cat", "/etc/os-release"]).contains("bookworm"));
+    let packages = e.ok(["run", "--rm", "debian:bookworm", "dpkg-query", "-W"]);
+    assert!(packages.lines().count() > 50);
+    e.ok(["run", "--rm", "debian:bookworm", "su", "-s", "/bin/bash", "nobody", "-c", "id -u"]);
+    e.finish();
+}

@@ -1,0 +1,127 @@
+//! Limits, capabilities, filters: what a container may not do.
+
+use crate::harness::{Engine, until};
+
+/// The file of a limit, in version 1 or 2 of cgroups.
+fn limit(v1: &str, v2: &str) -> String {
+    format!("cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/{v2}")
+}
+
+#[test]
+fn memory_cpu_and_pids_are_limited() {
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "c", "--memory", "32m", "--cpus", "0.5", "--pids-limit", "77", "--cpu-shares", "512",
+        "--cpuset-cpus", "0", "bb", "sleep", "1000"]);
+    let read = |v1: &str, v2: &str| e.ok(["exec", "c", "sh", "-c", &limit(v1, v2)]);
+    assert_eq!(read("memory/memory.limit_in_bytes", "memory.max"), "33554432");
+    assert_eq!(read("pids/pids.max", "pids.max"), "77");
+    assert_eq!(read("cpuset/cpuset.cpus", "cpuset.cpus"), "0");
+    let quota = e.ok(["exec", "c", "sh", "-c", &limit("cpu/cpu.cfs_quota_us", "cpu.max")]);
+    assert!(quota == "50000" || quota == "50000 100000", "{quota}");
+    e.ok(["update", "--memory", "64m", "--memory-swap", "128m", "--pids-limit", "99", "c"]);
+    assert_eq!(read("memory/memory.limit_in_bytes", "memory.max"), "67108864");
+    assert_eq!(read("pids/pids.max", "pids.max"), "99");
+    assert_eq!(e.inspect("{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}", "c"), "67108864 99");
+    e.finish();
+}
+
+#[test]
+fn running_out_of_memory_is_told() {
+    let e = Engine::new();
+    let run = e.run(["run", "--name", "c", "--memory", "16m", "--memory-swap", "16m", "bb", "sh", "-c",
+        "x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo ${#x}"]);
+    assert_eq!(e.inspect("{{.State.OOMKilled}}", "c"), "true", "exit code {:?}", run.status.code());
+    assert!(e.ok(["events", "--since", "1h", "--until", "0s", "--format", "{{.Action}}"]).contains("oom"));
+    e.finish();
+}
+
+#[test]
+fn capabilities_are_dockers() {
+    let e = Engine::new();
+    let effective = |args: &[&str]| {
+        let mut all = vec!["run", "--rm"];
+        all.extend(args);
+        all.extend(["bb", "sh", "-c", "grep CapEff /proc/self/status | cut -f2"]);
+        e.ok(all)
+    };
+    assert_eq!(effective(&[]), "00000000a80425fb");
+    assert_eq!(effective(&["--cap-drop", "all", "--cap-add", "chown"]), "0000000000000001");
+    assert_eq!(effective(&["-u", "ann"]), "0000000000000000");
+    assert!(effective(&["--privileged"]).starts_with("000001ff"));
+    e.fails(1, ["run", "--rm", "bb", "chroot", "/nope"]);
+    assert!(!e.run(["run", "--rm", "bb", "mount", "-t", "tmpfs", "x", "/tmp"]).status.success());
+    assert!(e.run(["run", "--rm", "--cap-add", "sys_admin", "--security-opt", "seccomp=unconfined", "bb", "mount", "-t",
+        "tmpfs", "x", "/tmp"]).status.success());
+    assert!(e.fails(125, ["run", "--rm", "--cap-add", "bogus", "bb", "true"]).contains("CAP_BOGUS"));
+    e.finish();
+}
+
+#[test]
+fn system_calls_are_filtered() {
+    let e = Engine::new();
+    let mode = |args: &[&str]| {
+        let mut all = vec!["run", "--rm"];
+        all.extend(args);
+        all.extend(["bb", "sh", "-c", "grep -w Seccomp /proc/self/status | cut -f2; grep NoNewPrivs /proc/self/status | cut -f2"]);
+        e.ok(all)
+    };
+    assert_eq!(mode(&[]), "2\n0");
+    assert_eq!(mode(&["--security-opt", "seccomp=unconfined"]), "0\n0");
+    assert_eq!(mode(&["--privileged"]), "0\n0");
+    assert_eq!(mode(&["--security-opt", "no-new-privileges"]), "2\n1");
+    // A new user namespace is what the default profile forbids first of all.
+    assert!(!e.run(["run", "--rm", "bb", "unshare", "-U", "true"]).status.success());
+    let profile = e.path("profile.json");
+    std::fs::write(&profile, r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":95}]}"#).unwrap();
+    let option = format!("seccomp={}", profile.display());
+    let error = e.fails(1, ["run", "--rm", "--security-opt", &option, "bb", "mkdir", "/x"]);
+    assert!(error.contains("not supported"), "{error}");
+    std::fs::write(&profile, "{").unwrap();
+    assert!(e.fails(125, ["run", "--rm", "--security-opt", &option, "bb", "true"]).to_lowercase().contains("seccomp"));
+    e.finish();
+}
+
+#[test]
+fn paths_are_masked_and_read_only() {
+    let e = Engine::new();
+    assert_eq!(e.ok(["run", "--rm", "bb", "sh", "-c", "cat /proc/kcore /proc/keys | wc -c"]), "0");
+    e.fails(1, ["run", "--rm", "bb", "sh", "-c", "echo 1 > /proc/sys/kernel/panic"]);
+    e.fails(1, ["run", "--rm", "bb", "sh", "-c", "echo x > /sys/kernel/mm/ksm/run"]);
+    e.fails(1, ["run", "--rm", "--read-only", "bb", "touch", "/x"]);
+    e.ok(["run", "--rm", "--read-only", "--tmpfs", "/tmp", "bb", "touch", "/tmp/x"]);
+    e.finish();
+}
+
+#[test]
+fn devices_are_refused_unless_given() {
+    let e = Engine::new();
+    // Making a node is allowed, using it is not.
+    e.fails(1, ["run", "--rm", "bb", "sh", "-c", "mknod /kmsg c 1 11 && head -c 1 /kmsg"]);
+    e.ok(["run", "--rm", "bb", "sh", "-c", "head -c 1 /dev/zero; echo x > /dev/null; head -c 1 /dev/urandom"]);
+    assert_eq!(e.ok(["run", "--rm", "--device", "/dev/zero:/dev/mine:r", "bb", "sh", "-c", "head -c 3 /dev/mine | wc -c"]), "3");
+    e.ok(["run", "--rm", "--device-cgroup-rule", "c 1:11 r", "bb", "sh", "-c", "mknod /k c 1 11 && dd if=/k of=/dev/null bs=1 count=0"]);
+    assert!(e.fails(125, ["run", "--rm", "--device", "/dev/nope", "bb", "true"]).contains("/dev/nope"));
+    assert!(e.fails(125, ["run", "--rm", "--device-cgroup-rule", "zzz", "bb", "true"]).contains("zzz"));
+    e.finish();
+}
+
+#[test]
+fn rlimits_sysctls_and_oom_score() {
+    let e = Engine::new();
+    assert_eq!(e.ok(["run", "--rm", "--ulimit", "nofile=100:200", "bb", "sh", "-c", "ulimit -n; ulimit -Hn"]), "100\n200");
+    assert_eq!(e.ok(["run", "--rm", "--sysctl", "kernel.msgmax=9999", "bb", "cat", "/proc/sys/kernel/msgmax"]), "9999");
+    assert_eq!(e.ok(["run", "--rm", "--oom-score-adj", "500", "bb", "cat", "/proc/self/oom_score_adj"]), "500");
+    assert!(e.fails(125, ["run", "--rm", "--sysctl", "kernel.panic=1", "bb", "true"]).contains("kernel.panic"));
+    assert!(e.fails(125, ["run", "--rm", "--ulimit", "nofile=200:100", "bb", "true"]).contains("ulimit"));
+    e.finish();
+}
+
+#[test]
+fn a_paused_container_can_be_killed() {
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "c", "bb", "sleep", "1000"]);
+    e.ok(["pause", "c"]);
+    e.ok(["rm", "-f", "c"]);
+    until("it is gone", || e.ok(["ps", "-aq"]).is_empty());
+    e.finish();
+}

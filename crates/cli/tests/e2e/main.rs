@@ -1,0 +1,19 @@
+//! The engine through its binary: real namespaces, real images, real processes.
+//!
+//! Each test has an engine of its own, in two folders, and leaves nothing behind: the
+//! harness checks that. They need root; where they don't have it they fail, saying so.
+
+mod harness;
+
+mod containers;
+mod deaths;
+mod errors;
+mod files;
+mod images;
+mod limits;
+mod loops;
+mod namespaces;
+mod restarts;
+mod streams;
+mod system;
+mod volumes;
