@@ -1,4 +1,5 @@
 //! `wherry oci`: the life of a container, from create to delete.
+#![allow(clippy::unwrap_used)]
 mod oci_common;
 
 use oci_common::{Bundle, run, sh, spec, wait_for};

@@ -1,4 +1,5 @@
 //! Containers really started.
+#![allow(clippy::unwrap_used)]
 mod common;
 
 use common::{run_spec, spec};
