@@ -6,6 +6,7 @@
 
 mod limits_v1;
 mod limits_v2;
+pub mod place;
 mod root;
 mod stats;
 
@@ -153,12 +154,7 @@ impl Cgroup {
                 limits_v2::enable_controllers(parent);
                 Ok(())
             })?;
-            let controllers = read_at(dir.as_fd(), "cgroup.controllers").unwrap_or_default();
-            self.v2 = Some(Group {
-                controllers: controllers.split_whitespace().map(str::to_owned).collect(),
-                mount_point: mount_point.clone(),
-                dir,
-            });
+            self.v2 = Some(v2_group(mount_point, dir));
         }
         self.update(resources)
     }
@@ -183,12 +179,7 @@ impl Cgroup {
         if let Some(mount_point) = &root.v2
             && let Some(dir) = open_path(mount_point, &cgroup.path)?
         {
-            let controllers = read_at(dir.as_fd(), "cgroup.controllers").unwrap_or_default();
-            cgroup.v2 = Some(Group {
-                controllers: controllers.split_whitespace().map(str::to_owned).collect(),
-                mount_point: mount_point.clone(),
-                dir,
-            });
+            cgroup.v2 = Some(v2_group(mount_point, dir));
         }
         Ok(cgroup)
     }
@@ -412,6 +403,15 @@ impl Cgroup {
             }
         }
         first
+    }
+}
+
+fn v2_group(mount_point: &Path, dir: OwnedFd) -> Group {
+    let controllers = read_at(dir.as_fd(), "cgroup.controllers").unwrap_or_default();
+    Group {
+        controllers: controllers.split_whitespace().map(str::to_owned).collect(),
+        mount_point: mount_point.to_owned(),
+        dir,
     }
 }
 
