@@ -46,7 +46,7 @@ fn main() {
 
     let mut alone = plan.clone();
     alone.mounts.retain(|mount| mount.kind != runtime::plan::MountKind::Cgroup);
-    let mut times = vec![Vec::new(), Vec::new(), Vec::new()];
+    let mut times = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..rounds {
         let started = Instant::now();
         let mut launching = runtime::launch(&alone, None, Descriptors::default()).unwrap();

@@ -369,7 +369,7 @@ impl Cgroup {
         };
         let v1 = self.group("memory").and_then(|group| group.read("memory.oom_control"));
         let v2 = self.v2.as_ref().and_then(|group| group.read("memory.events"));
-        v1.and_then(field).unwrap_or(0u64) + v2.and_then(field).unwrap_or(0u64)
+        v1.and_then(field).unwrap_or(0u64).saturating_add(v2.and_then(field).unwrap_or(0))
     }
 
     /// Counters.
