@@ -1,4 +1,5 @@
 //! `wherry oci`: limits and counters.
+#![allow(clippy::unwrap_used)]
 mod oci_common;
 
 use oci_common::{Bundle, run, sh, spec, wait_for};

@@ -1,4 +1,5 @@
 //! `wherry oci`: what the program sees, and what it must not reach.
+#![allow(clippy::unwrap_used)]
 mod oci_common;
 
 use oci_common::{Bundle, run, sh, spec};
@@ -287,4 +288,41 @@ fn joined_namespaces() {
         assert_eq!(*line, expected.to_str().unwrap(), "{output:?}");
     }
     assert_ne!(lines[4], "1");
+}
+
+/// Until it executes, the process is the runtime's, with the runtime's descriptors: a container
+/// must not get at them by naming them as its directory or program.
+#[test]
+fn no_way_out_through_descriptors() {
+    let bundle = Bundle::new(&spec(&["sleep", "1000"]));
+    let id = bundle.id.as_str();
+    bundle.ok(&["create", id]);
+    let pid = bundle.state()["pid"].to_string();
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let entry = entry.unwrap();
+        let target = std::fs::read_link(entry.path()).unwrap();
+        let number: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
+        if number > 2 {
+            open.push(target);
+        }
+    }
+    let harmless = |path: &std::path::PathBuf| {
+        path.starts_with(bundle.dir.join("state")) || path.to_str().unwrap().starts_with("socket:")
+    };
+    assert!(open.len() <= 2 && open.iter().all(harmless), "{open:?}");
+    bundle.ok(&["start", id]);
+    for number in 3..30 {
+        let mut wanted = sh("pwd; ls ../../../../..");
+        wanted["process"]["cwd"] = format!("/proc/self/fd/{number}").into();
+        let other = Bundle::new(&wanted);
+        let output = other.run();
+        assert!(output.code != 0 && output.out.is_empty(), "{number}: {output:?}");
+        let cwd = format!("/proc/self/fd/{number}");
+        let output = bundle.oci(&["exec", "--cwd", &cwd, id, "pwd"]);
+        assert!(output.code != 0 && output.out.is_empty(), "{number}: {output:?}");
+        let program = format!("/proc/self/fd/{number}/../../../../../../bin/busybox");
+        let output = bundle.oci(&["exec", id, &program, "true"]);
+        assert!(matches!(output.code, 126 | 127), "{number}: {output:?}");
+    }
 }

@@ -1,4 +1,5 @@
 //! `wherry oci`: the life of a container, from create to delete.
+#![allow(clippy::unwrap_used)]
 mod oci_common;
 
 use oci_common::{Bundle, run, sh, spec, wait_for};
@@ -66,6 +67,7 @@ fn processes_of_the_container_end_with_it() {
     let id = bundle.id.as_str();
     bundle.ok(&["run", "-d", id]);
     wait_for("the program", || bundle.rootfs().join("tmp/up").exists());
+    wait_for("both sleeps", || bundle.ok(&["ps", id]).out.matches("sleep 1000\n").count() == 2);
     let pids: Vec<i32> = serde_json::from_str(&bundle.ok(&["ps", "-f", "json", id]).out).unwrap();
     assert_eq!(pids.len(), 3, "{pids:?}");
     assert!(bundle.ok(&["ps", id]).out.contains("sleep 1000"));

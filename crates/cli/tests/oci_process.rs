@@ -1,4 +1,5 @@
 //! `wherry oci`: what the program is and may do.
+#![allow(clippy::unwrap_used)]
 mod oci_common;
 
 use oci_common::{Bundle, run, sh, spec, wait_for};

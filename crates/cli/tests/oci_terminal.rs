@@ -1,4 +1,5 @@
 //! `wherry oci`: terminals.
+#![allow(clippy::unwrap_used)]
 mod oci_common;
 
 use std::io::Read;

@@ -95,7 +95,8 @@ fn run_one(hook: &Hook, state: &State) -> std::result::Result<(), String> {
     if let Some(mut stdin) = child.stdin.take() {
         let _ = stdin.write_all(&input);
     }
-    let deadline = hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let deadline =
+        hook.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     let mut stderr = child.stderr.take();
     let mut said = Vec::new();
     let mut late = false;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sys::clone::Side;
 
 use crate::cgroup::Cgroup;
+use crate::cgroup::place::Waiter;
 use crate::child;
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
@@ -107,7 +108,28 @@ struct HookJob {
 }
 
 /// Starts the container's first process and returns at once.
-pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, mut d: Descriptors) -> Result<Launching> {
+pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, d: Descriptors) -> Result<Launching> {
+    launch_by(plan, cgroup, None, d)
+}
+
+/// As [`launch`], with the groups and the process of a prepared [`Place`](crate::cgroup::place).
+///
+/// `cgroup` and `waiter` are what `Place::adopt` returned.
+pub fn launch_placed(
+    plan: &Plan,
+    cgroup: &Cgroup,
+    waiter: Waiter,
+    d: Descriptors,
+) -> Result<Launching> {
+    launch_by(plan, Some(cgroup), Some(waiter), d)
+}
+
+fn launch_by(
+    plan: &Plan,
+    cgroup: Option<&Cgroup>,
+    waiter: Option<Waiter>,
+    mut d: Descriptors,
+) -> Result<Launching> {
     let (ours, theirs) = sys::socket::pair().doing(|| "make a socket pair".to_owned())?;
     let mut joined = std::mem::take(&mut d.namespaces);
     let mut flags = 0;
@@ -154,6 +176,7 @@ pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, mut d: Descriptors) -> Resul
         plan,
         cgroup,
         attach,
+        placed: waiter.is_some(),
         flags,
         late,
         joined,
@@ -165,19 +188,25 @@ pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, mut d: Descriptors) -> Resul
     // A new namespace belongs to the user namespace it is made in; so when one is joined, the
     // child joins it first and then has a sibling of itself made there.
     let two_steps = job.joined.contains_key(&Namespace::User);
-    let first_flags = if two_steps { 0 } else { flags };
-    let side = in_pid_namespace(pid_namespace.as_ref().map(AsFd::as_fd), || {
-        sys::clone::clone3(first_flags, v2.as_ref().map(AsFd::as_fd))
-            .doing(|| "create the container's first process".to_owned())
-    })?;
-    let (pid, pidfd) = match side {
-        Side::Child => {
-            drop(ours);
-            child::run(job, Reporter { socket: theirs })
+    let (pid, pidfd) = if let Some(waiter) = waiter {
+        waiter.launch(job, pid_namespace, v2, &theirs)?
+    } else {
+        let first_flags = if two_steps { 0 } else { flags };
+        let side = in_pid_namespace(pid_namespace.as_ref().map(AsFd::as_fd), || {
+            sys::clone::clone3(first_flags, v2.as_ref().map(AsFd::as_fd))
+                .doing(|| "create the container's first process".to_owned())
+        })?;
+        match side {
+            Side::Child => {
+                drop(ours);
+                child::run(job, Reporter { socket: theirs })
+            }
+            Side::Parent { pid, pidfd } => {
+                drop(job);
+                (pid, pidfd)
+            }
         }
-        Side::Parent { pid, pidfd } => (pid, pidfd),
     };
-    drop(job);
     drop(theirs);
     let mut launching = Launching {
         pid,

@@ -22,6 +22,7 @@ pub mod seccomp;
 pub mod state;
 
 pub use cgroup::Cgroup;
+pub use cgroup::place::{Place, Waiter};
 pub use error::{Error, Kind, Result};
-pub use launch::{Descriptors, ExecPlan, Launching, Progress, exec, launch};
+pub use launch::{Descriptors, ExecPlan, Launching, Progress, exec, launch, launch_placed};
 pub use plan::Plan;

@@ -1,4 +1,5 @@
 //! Containers really started.
+#![allow(clippy::unwrap_used)]
 mod common;
 
 use common::{run_spec, spec};
@@ -181,4 +182,56 @@ fn errors_come_back_with_their_kind() {
     drop(open);
     let now = rustix::fs::Dir::read_from(&again).unwrap().count();
     assert!(now <= count, "descriptors are closed after a failure: {count} {now}");
+}
+
+/// A container started in a prepared place is this process's child, in groups of its own name,
+/// with nothing of the place left.
+#[test]
+fn prepared_places() {
+    let root = CgroupRoot::detect().unwrap();
+    let (parent, name) = ("/wherry-tests".to_owned(), common::unique());
+    if root.v1.is_empty() {
+        assert!(runtime::Place::prepare(&root, &parent, &name).is_err());
+        return;
+    }
+    let place = runtime::Place::prepare(&root, &parent, &format!("{name}-place")).unwrap();
+    let dir = Temp::new();
+    rootfs(&dir.0.join("rootfs"));
+    let mut wanted = spec(&["sh", "-c", "cat /proc/self/cgroup; cat /sys/fs/cgroup/*/pids.max"]);
+    wanted["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]
+    }));
+    let plan = plan(&wanted, &dir.0).unwrap();
+    let resources = serde_json::from_value(json!({"pids": {"limit": 31}})).unwrap();
+    let path = format!("{parent}/{name}");
+    let (cgroup, waiter) = place.adopt(&root, &path, &resources).unwrap();
+    let (end, output) = pipe();
+    let (gate, opener) = pipe();
+    let stdio = Some([null(), output.try_clone().unwrap(), output]);
+    let d = Descriptors { stdio, gate: Some(gate), ..Descriptors::default() };
+    let mut launching = runtime::launch_placed(&plan, &cgroup, waiter, d).unwrap();
+    launching.wait_ready().unwrap();
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", launching.pid)).unwrap();
+    assert!(groups.lines().all(|line| line.ends_with(&format!(":{path}"))), "{groups}");
+    assert_eq!(cgroup.pids().unwrap(), [launching.pid], "the waiting process has left");
+    rustix::io::write(&opener, b"x").unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(end), &mut text).unwrap();
+    assert!(
+        text.lines().filter(|line| line.contains(':')).all(|line| line.ends_with(":/")),
+        "{text}"
+    );
+    assert!(text.ends_with("31\n"), "{text}");
+    let exit = sys::pidfd::wait(launching.pidfd.as_fd(), true).unwrap().unwrap();
+    assert_eq!(exit, sys::pidfd::Exit::Code(0));
+    cgroup.remove().unwrap();
+    assert!(!Cgroup::open(&root, &format!("{path}-place")).unwrap().exists());
+
+    let place = runtime::Place::prepare(&root, &parent, &format!("{name}-other")).unwrap();
+    assert!(place.adopt(&root, "/elsewhere/x", &resources).is_err());
+    let place = runtime::Place::prepare(&root, &parent, &format!("{name}-third")).unwrap();
+    place.discard().unwrap();
+    for last in ["other", "third"] {
+        assert!(!Cgroup::open(&root, &format!("{path}-{last}")).unwrap().exists());
+    }
 }

@@ -15,6 +15,28 @@ pub fn cloexec_from(first: u32) -> Result<()> {
     .map(drop)
 }
 
+/// Closes every descriptor from `first` on but those in `keep`, whoever owns them.
+///
+/// For a forked child that is about to execute: the owners of what is closed must never be dropped
+/// in this process, since their numbers may come to mean something else.
+pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
+    keep.sort_unstable();
+    let mut from = first;
+    for number in keep.into_iter().filter(|number| *number >= first) {
+        if number > from {
+            close_range(from, number - 1)?;
+        }
+        from = number.saturating_add(1);
+    }
+    close_range(from, libc::c_uint::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: by the contract of the caller above nothing uses the closed descriptors any more.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
 /// Makes `target` (0, 1, 2 or another number known to be free or replaceable) a copy of `fd` that
 /// survives `execve`.
 pub fn install(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {

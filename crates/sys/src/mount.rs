@@ -79,7 +79,7 @@ pub fn set_propagation_of_all(propagation: u64) -> Result<()> {
                 std::ptr::null(),
                 c"/".as_ptr(),
                 std::ptr::null(),
-                (libc::MS_REC as u64 | propagation) as libc::c_ulong,
+                libc::MS_REC | propagation,
                 std::ptr::null(),
             )
         }
@@ -89,10 +89,10 @@ pub fn set_propagation_of_all(propagation: u64) -> Result<()> {
 }
 
 /// `MS_PRIVATE`
-pub const PRIVATE: u64 = libc::MS_PRIVATE as u64;
+pub const PRIVATE: u64 = libc::MS_PRIVATE;
 /// `MS_SLAVE`
-pub const SLAVE: u64 = libc::MS_SLAVE as u64;
+pub const SLAVE: u64 = libc::MS_SLAVE;
 /// `MS_SHARED`
-pub const SHARED: u64 = libc::MS_SHARED as u64;
+pub const SHARED: u64 = libc::MS_SHARED;
 /// `MS_UNBINDABLE`
-pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE as u64;
+pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE;

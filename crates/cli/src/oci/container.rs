@@ -67,7 +67,7 @@ pub(super) fn create(
     let mut plan = Plan::from_spec(&spec, &bundle)?;
     plan.id = id.to_owned();
     plan.no_pivot = options.no_pivot;
-    plan.process.preserve_fds = options.preserve_fds + listen_fds();
+    plan.process.preserve_fds = options.preserve_fds.saturating_add(listen_fds());
     plan.process.new_keyring = !options.no_new_keyring;
     console::check(plan.process.terminal, detached, options.console_socket.as_deref())?;
     let linux = spec.linux().clone().unwrap_or_default();

@@ -143,11 +143,9 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             let text = format!("{error:#}");
             global.log("error", &text);
             let _ = writeln!(std::io::stderr(), "wherry oci: {text}");
-            let code = error.chain().find_map(|cause| cause.downcast_ref::<runtime::Error>());
-            ExitCode::from(match code.map(runtime::Error::exit_code) {
-                Some(code @ (126 | 127)) => code,
-                _ => 1,
-            })
+            let cause = error.chain().find_map(|cause| cause.downcast_ref::<runtime::Error>());
+            let code = cause.map(runtime::Error::exit_code);
+            ExitCode::from(code.filter(|code| matches!(code, 126 | 127)).unwrap_or(1))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A bundle, a state directory of its own, and `wherry oci` run on them.
-#![allow(dead_code)]
+// The lint knows `#[test]` functions only, not what they call.
+#![allow(dead_code, clippy::unwrap_used, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

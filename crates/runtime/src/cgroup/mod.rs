@@ -6,6 +6,7 @@
 
 mod limits_v1;
 mod limits_v2;
+pub mod place;
 mod root;
 mod stats;
 
@@ -153,12 +154,7 @@ impl Cgroup {
                 limits_v2::enable_controllers(parent);
                 Ok(())
             })?;
-            let controllers = read_at(dir.as_fd(), "cgroup.controllers").unwrap_or_default();
-            self.v2 = Some(Group {
-                controllers: controllers.split_whitespace().map(str::to_owned).collect(),
-                mount_point: mount_point.clone(),
-                dir,
-            });
+            self.v2 = Some(v2_group(mount_point, dir));
         }
         self.update(resources)
     }
@@ -183,12 +179,7 @@ impl Cgroup {
         if let Some(mount_point) = &root.v2
             && let Some(dir) = open_path(mount_point, &cgroup.path)?
         {
-            let controllers = read_at(dir.as_fd(), "cgroup.controllers").unwrap_or_default();
-            cgroup.v2 = Some(Group {
-                controllers: controllers.split_whitespace().map(str::to_owned).collect(),
-                mount_point: mount_point.clone(),
-                dir,
-            });
+            cgroup.v2 = Some(v2_group(mount_point, dir));
         }
         Ok(cgroup)
     }
@@ -378,7 +369,7 @@ impl Cgroup {
         };
         let v1 = self.group("memory").and_then(|group| group.read("memory.oom_control"));
         let v2 = self.v2.as_ref().and_then(|group| group.read("memory.events"));
-        v1.and_then(field).unwrap_or(0u64) + v2.and_then(field).unwrap_or(0u64)
+        v1.and_then(field).unwrap_or(0u64).saturating_add(v2.and_then(field).unwrap_or(0))
     }
 
     /// Counters.
@@ -417,6 +408,15 @@ impl Cgroup {
             }
         }
         first
+    }
+}
+
+fn v2_group(mount_point: &Path, dir: OwnedFd) -> Group {
+    let controllers = read_at(dir.as_fd(), "cgroup.controllers").unwrap_or_default();
+    Group {
+        controllers: controllers.split_whitespace().map(str::to_owned).collect(),
+        mount_point: mount_point.to_owned(),
+        dir,
     }
 }
 

@@ -80,62 +80,77 @@ pub(super) fn adjust_oom_score(process: &Process, report: &Reporter) -> Result<(
     }
 }
 
-/// Sets everything that belongs to the program's identity, calls `before` (the gate, the last
-/// hooks) and executes.
-pub(super) fn finish(
-    process: &Process,
-    personality: Option<u32>,
-    seccomp: Option<&Filter>,
-    labels: Labels,
-    stdio: Stdio,
-    report: &Reporter,
-    before: impl FnOnce() -> Result<()>,
-) -> Result<Infallible> {
-    stdio.install(process)?;
-    for limit in &process.rlimits {
-        if let Some(note) = crate::rlimit::apply(limit)? {
-            report.note(&note);
+/// What the last phase needs.
+pub(super) struct Last<'a> {
+    pub(super) process: &'a Process,
+    pub(super) personality: Option<u32>,
+    pub(super) seccomp: Option<&'a Filter>,
+    pub(super) gate: Option<&'a OwnedFd>,
+    pub(super) report: &'a Reporter,
+}
+
+impl Last<'_> {
+    /// Sets everything that belongs to the program's identity, calls `before` (the gate, the last
+    /// hooks) and executes.
+    ///
+    /// Closes all descriptors but the program's, the gate and the report socket; who else owns one
+    /// must not drop it after this.
+    pub(super) fn finish(
+        &self,
+        labels: Labels,
+        stdio: Stdio,
+        before: impl FnOnce() -> Result<()>,
+    ) -> Result<Infallible> {
+        let process = self.process;
+        stdio.install(process)?;
+        for limit in &process.rlimits {
+            if let Some(note) = crate::rlimit::apply(limit)? {
+                self.report.note(&note);
+            }
         }
-    }
-    if let Some(domain) = personality {
-        sys::exec::personality(domain).doing(|| "set the execution domain".to_owned())?;
-    }
-    schedule(process)?;
-    labels.apply(process)?;
-    drop(labels);
-    if process.no_new_privileges {
-        sys::privilege::no_new_privileges().doing(|| "set no_new_privs".to_owned())?;
-    } else if let Some(filter) = seccomp {
-        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
-        filter.install()?;
-    }
-    if let Some(sets) = &process.capabilities {
+        if let Some(domain) = self.personality {
+            sys::exec::personality(domain).doing(|| "set the execution domain".to_owned())?;
+        }
+        schedule(process)?;
+        labels.apply(process)?;
+        drop(labels);
+        // From here on names are the container's: nothing of the host may be reachable by them.
+        let mut keep = vec![self.report.socket.as_fd()];
+        keep.extend(self.gate.map(AsFd::as_fd));
+        let first = 3u32.saturating_add(process.preserve_fds);
+        sys::fds::close_all_but(first, &keep)
+            .doing(|| "close the host's descriptors".to_owned())?;
+        if process.no_new_privileges {
+            sys::privilege::no_new_privileges().doing(|| "set no_new_privs".to_owned())?;
+        } else if let Some(filter) = self.seccomp {
+            // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
+            filter.install()?;
+        }
+        let sets = process.capabilities.unwrap_or_default();
         capabilities::limit_bounding(sets.bounding)?;
-    } else {
-        capabilities::limit_bounding(capabilities::Set::default())?;
+        sys::privilege::keep_capabilities(true).doing(|| "keep capabilities".to_owned())?;
+        // As root where root may, so that a user can start in a directory that only an image's
+        // author could enter; as the user where only that one may (network filesystems).
+        let entered = enter_directory(process, false)?;
+        become_user(process)?;
+        if !entered {
+            enter_directory(process, true)?;
+        }
+        capabilities::apply(&sets)?;
+        sys::privilege::keep_capabilities(false)
+            .doing(|| "stop keeping capabilities".to_owned())?;
+        // Said before the gate: who creates a container wants to know now.
+        let program = Program::find(process)?;
+        before()?;
+        if let Some(filter) = self.seccomp
+            && process.no_new_privileges
+        {
+            filter.install()?;
+        }
+        sys::fds::cloexec_from(first).doing(|| "mark descriptors to be closed".to_owned())?;
+        self.report.executing();
+        program.execute()
     }
-    sys::privilege::keep_capabilities(true).doing(|| "keep capabilities".to_owned())?;
-    // As root where root may, so that a user can start in a directory that only an image's author
-    // could enter; as the user where only that one may (network filesystems).
-    let entered = enter_directory(process, false)?;
-    become_user(process)?;
-    if !entered {
-        enter_directory(process, true)?;
-    }
-    capabilities::apply(&process.capabilities.unwrap_or_default())?;
-    sys::privilege::keep_capabilities(false).doing(|| "stop keeping capabilities".to_owned())?;
-    // Said before the gate: who creates a container wants to know now.
-    let program = Program::find(process)?;
-    before()?;
-    if let Some(filter) = seccomp
-        && process.no_new_privileges
-    {
-        filter.install()?;
-    }
-    sys::fds::cloexec_from(3u32.saturating_add(process.preserve_fds))
-        .doing(|| "mark descriptors to be closed".to_owned())?;
-    report.executing();
-    program.execute()
 }
 
 fn become_user(process: &Process) -> Result<()> {
@@ -160,13 +175,18 @@ fn become_user(process: &Process) -> Result<()> {
 }
 
 /// Enters the working directory; false when that is forbidden, for another attempt.
+///
+/// Never through a link as those in /proc/PID/fd, which could lead out of the container.
 fn enter_directory(process: &Process, last: bool) -> Result<bool> {
-    match rustix::process::chdir(&process.cwd) {
+    let doing = || format!("enter the working directory {}", process.cwd.display());
+    let root = super::Root::open(rustix::fs::CWD, "/")?;
+    let entered = root
+        .at(&process.cwd, OFlags::PATH | OFlags::DIRECTORY)
+        .and_then(|directory| rustix::process::fchdir(&directory));
+    match entered {
         Ok(()) => Ok(true),
         Err(sys::Errno::ACCESS | sys::Errno::PERM) if !last => Ok(false),
-        Err(errno) => {
-            Err(errno).doing(|| format!("enter the working directory {}", process.cwd.display()))
-        }
+        Err(errno) => Err(errno).doing(doing),
     }
 }
 

@@ -2,6 +2,12 @@
 //!
 //! One function per phase; [`run`] and [`run_exec`] list them. Any error is reported to the parent
 //! and ends the process. No memory is shared with the parent, so nothing here can harm it.
+//!
+//! The other direction needs care: until it executes, this process is the caller's image with the
+//! caller's descriptors, and the container may try to use it as a bridge to the host. So it is not
+//! dumpable, which closes `/proc/PID` to the container; the host's descriptors are closed before
+//! the container's user, directory or program is looked at; and no path that the container names
+//! is walked through `/proc/self/fd` and the like.
 
 mod cgroup_mount;
 mod devices;
@@ -13,6 +19,7 @@ mod terminal;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -32,6 +39,8 @@ pub(crate) struct Job<'a> {
     pub(crate) cgroup: Option<&'a Cgroup>,
     /// Opened by the parent when the child will lack the right.
     pub(crate) attach: Option<Entrances>,
+    /// The process was born in its groups; see `cgroup::place`.
+    pub(crate) placed: bool,
     /// Namespaces made by clone3.
     pub(crate) flags: u64,
     /// Namespaces to unshare at the right moment.
@@ -69,13 +78,20 @@ fn leave(error: &Error, report: &Reporter) -> ! {
     sys::exec::exit_now(error.exit_code())
 }
 
-fn container(mut job: Job<'_>, report: &Reporter) -> Result<Infallible> {
+fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
+    // Its descriptors are closed in bulk at the end; see `close_all_but`.
+    let mut job = ManuallyDrop::new(job);
     let plan = job.plan;
     let process = &plan.process;
+    // While the host's /proc is there and this process may still write to its own files.
+    identity::adjust_oom_score(process, report)?;
+    let labels = identity::Labels::open(process)?;
     if job.wait_for_maps {
         report.wait_go()?;
     }
-    enter_cgroup(job.cgroup, job.attach.take())?;
+    if !job.placed {
+        enter_cgroup(job.cgroup, job.attach.take())?;
+    }
     if job.joined.contains_key(&Namespace::User) {
         join(&mut job.joined)?;
         second(job.flags, report)?;
@@ -84,6 +100,8 @@ fn container(mut job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     }
     if job.foreign_user {
         become_root()?;
+    } else {
+        sys::privilege::set_dumpable(false).doing(|| "close /proc to the container".to_owned())?;
     }
     // Some of what follows needs a session of its own; it fails only for a session's leader.
     let _ = rustix::process::setsid();
@@ -96,8 +114,6 @@ fn container(mut job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     }
     names(plan)?;
     write_sysctls(plan)?;
-    // Lowering is for root only, and the file is the host's, so now.
-    identity::adjust_oom_score(process, report)?;
     let mask = rustix::process::umask(Mode::empty());
 
     let propagation = mounts::prepare_namespace(plan)?;
@@ -110,6 +126,7 @@ fn container(mut job: Job<'_>, report: &Reporter) -> Result<Infallible> {
         given: std::mem::take(&mut job.d.mounts),
     };
     mounter.mount_all()?;
+    drop(mounter);
     devices::make(plan, &root, job.foreign_user)?;
     root.ensure(&process.cwd, root::Target::Directory)?;
     let stdio = terminal::stdio(process, job.d.stdio.take(), &root, true, report)?;
@@ -119,28 +136,26 @@ fn container(mut job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     let mut state = hook_state(plan, Status::Creating);
     state.pid = i32::try_from(std::process::id()).ok();
     crate::hooks::run("createContainer", &plan.create_container, &state)?;
-    let labels = identity::Labels::open(process)?;
     mounts::hide(plan, &root)?;
     mounts::change_root(plan, &root, propagation)?;
     drop(root);
 
     rustix::process::umask(process.umask.map_or(mask, Mode::from_raw_mode));
-    identity::finish(
+    let last = identity::Last {
         process,
-        plan.personality,
-        plan.seccomp.as_ref(),
-        labels,
-        stdio,
+        personality: plan.personality,
+        seccomp: plan.seccomp.as_ref(),
+        gate: job.d.gate.as_ref(),
         report,
-        || {
-            if let Some(gate) = &job.d.gate {
-                report.ready()?;
-                wait_at(gate)?;
-            }
-            state.status = Status::Created;
-            crate::hooks::run("startContainer", &plan.start_container, &state)
-        },
-    )
+    };
+    last.finish(labels, stdio, || {
+        if let Some(gate) = &job.d.gate {
+            report.ready()?;
+            wait_at(gate)?;
+        }
+        state.status = Status::Created;
+        crate::hooks::run("startContainer", &plan.start_container, &state)
+    })
 }
 
 fn exec(
@@ -148,13 +163,15 @@ fn exec(
     target: BorrowedFd<'_>,
     cgroup: Option<&Cgroup>,
     attach: Option<Entrances>,
-    mut d: Descriptors,
+    d: Descriptors,
     report: &Reporter,
 ) -> Result<Infallible> {
+    let mut d = ManuallyDrop::new(d);
     let process = &plan.process;
     enter_cgroup(cgroup, attach)?;
     identity::adjust_oom_score(process, report)?;
     let labels = identity::Labels::open(process)?;
+    sys::privilege::set_dumpable(false).doing(|| "close /proc to the container".to_owned())?;
     let mut kinds = 0;
     for kind in &plan.namespaces {
         if *kind != Namespace::Pid && !d.namespaces.contains_key(kind) {
@@ -175,24 +192,24 @@ fn exec(
     }
     let root = Root::open(CWD, "/")?;
     let stdio = terminal::stdio(process, d.stdio.take(), &root, false, report)?;
+    drop(root);
     if let Some(mask) = process.umask {
         rustix::process::umask(Mode::from_raw_mode(mask));
     }
-    identity::finish(
+    let last = identity::Last {
         process,
-        plan.personality,
-        plan.seccomp.as_ref(),
-        labels,
-        stdio,
+        personality: plan.personality,
+        seccomp: plan.seccomp.as_ref(),
+        gate: d.gate.as_ref(),
         report,
-        || {
-            if let Some(gate) = &d.gate {
-                report.ready()?;
-                wait_at(gate)?;
-            }
-            Ok(())
-        },
-    )
+    };
+    last.finish(labels, stdio, || {
+        if let Some(gate) = &d.gate {
+            report.ready()?;
+            wait_at(gate)?;
+        }
+        Ok(())
+    })
 }
 
 fn enter_cgroup(cgroup: Option<&Cgroup>, attach: Option<Entrances>) -> Result<()> {
@@ -233,9 +250,9 @@ fn become_root() -> Result<()> {
     // Without a map for groups this is forbidden, and then there are none to drop.
     let _ = sys::privilege::setgroups(&[]);
     sys::privilege::setgid(0).doing(|| "become group 0 of the user namespace".to_owned())?;
+    // This also makes the process not dumpable, which shall stay so.
     sys::privilege::setuid(0).doing(|| "become root of the user namespace".to_owned())?;
-    // A change of user hides /proc/self from its owner.
-    sys::privilege::set_dumpable(true).doing(|| "make /proc/self accessible".to_owned())
+    sys::privilege::set_dumpable(false).doing(|| "close /proc to the container".to_owned())
 }
 
 fn unshare_late(plan: &Plan, late: u64) -> Result<()> {
@@ -249,7 +266,12 @@ fn unshare_late(plan: &Plan, late: u64) -> Result<()> {
             .iter()
             .map(|(clock, (seconds, nanoseconds))| format!("{clock} {seconds} {nanoseconds}\n"))
             .collect();
-        write_file("/proc/self/timens_offsets", &text)?;
+        // A process that is not dumpable may not open its own files when root is a mapped one.
+        let doing = || "open /proc/self".to_owned();
+        sys::privilege::set_dumpable(true).doing(doing)?;
+        let written = write_file("/proc/self/timens_offsets", &text);
+        sys::privilege::set_dumpable(false).doing(doing)?;
+        written?;
     }
     Ok(())
 }

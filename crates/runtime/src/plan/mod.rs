@@ -324,7 +324,8 @@ impl Plan {
                 "a new user namespace needs both",
             ));
         }
-        if !has(Namespace::User) && !(self.uid_maps.is_empty() && self.gid_maps.is_empty()) {
+        let mapped = !self.uid_maps.is_empty() || !self.gid_maps.is_empty();
+        if mapped && !has(Namespace::User) {
             return Err(Error::spec(
                 "linux.uidMappings, linux.gidMappings",
                 "given without a user namespace; add {\"type\": \"user\"}",

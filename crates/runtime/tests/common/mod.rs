@@ -1,5 +1,6 @@
 //! A bundle with a busybox root filesystem, and what tests of this crate share.
-#![allow(dead_code)]
+// The lint knows `#[test]` functions only, not what they call.
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
