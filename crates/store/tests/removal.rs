@@ -211,3 +211,39 @@ fn another_layout_is_refused() {
     let error = Store::open(&scratch.root(), store::OpenOptions::default()).unwrap_err();
     assert!(error.to_string().contains("layout version \"99\""), "{error}");
 }
+
+#[test]
+fn many_open_a_new_data_root_at_once() {
+    for _ in 0..5 {
+        let scratch = Scratch::new();
+        std::thread::scope(|scope| {
+            for n in 0..12 {
+                let scratch = &scratch;
+                scope.spawn(move || {
+                    let options = store::OpenOptions::default();
+                    let store = Store::open(&scratch.root(), options).unwrap();
+                    store.volume_create(Some(&format!("v{n}")), &Default::default()).unwrap();
+                });
+            }
+        });
+        let store = scratch.store();
+        assert_eq!(store.volumes().unwrap().len(), 12);
+        store.gc().unwrap();
+        assert_eq!(store.disk_usage().unwrap().other, []);
+        assert_eq!(std::fs::read_dir(scratch.root().join("tmp")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_record_torn_by_a_crash_does_not_stop_the_cleaning() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let image = import(&store, Some("a"), b"1");
+    store.create_writable("c", &Base::Image(image.id), WritableOptions::default()).unwrap();
+    std::fs::write(scratch.root().join("containers/c/layer.json"), b"").unwrap();
+    assert!(matches!(store.writable("c"), Err(Error::Damaged(_))));
+    store.remove_image("a", false, false).unwrap();
+    assert_eq!(layers(&store), 0);
+    store.remove_container_directory("c").unwrap();
+    store.gc().unwrap();
+}
