@@ -25,6 +25,7 @@ mod layer;
 mod load;
 mod lower;
 mod overlay;
+mod path;
 mod remove;
 mod save;
 mod tee;
