@@ -91,8 +91,21 @@ impl Store {
         Ok(collected.unwrap_or_default())
     }
 
+    /// The end of adding an image: does what an earlier removal could not, and if adding failed (a
+    /// full disk), takes back the layer that was published for it.
+    pub(crate) fn finish_adding<T>(&self, added: Result<T>) -> Result<T> {
+        match added {
+            Ok(value) => self.collect_if_pending().map(|()| value),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = self.collect_layers();
+                Err(error)
+            }
+        }
+    }
+
     /// Does what an earlier removal could not.
-    pub(crate) fn collect_if_pending(&self) -> Result<()> {
+    fn collect_if_pending(&self) -> Result<()> {
         let pending = self
             .database
             .connection()
