@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
+use ring::digest::{Context, SHA256, SHA512};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::Error;
 
@@ -24,7 +24,9 @@ pub enum Digest {
 impl Digest {
     /// The sha256 digest of `bytes`.
     pub fn sha256(bytes: impl AsRef<[u8]>) -> Digest {
-        Digest::Sha256(Sha256::digest(bytes.as_ref()).into())
+        let mut hasher = Hasher::sha256();
+        hasher.update(bytes.as_ref());
+        hasher.finish()
     }
 
     /// `sha256` or `sha512`.
@@ -64,7 +66,7 @@ impl Digest {
     pub fn hasher(&self) -> Hasher {
         match self {
             Digest::Sha256(_) => Hasher::sha256(),
-            Digest::Sha512(_) => Hasher(State::Sha512(Box::new(Sha512::new()))),
+            Digest::Sha512(_) => Hasher(Context::new(&SHA512)),
         }
     }
 
@@ -207,33 +209,33 @@ impl ChainId {
     }
 }
 
-enum State {
-    Sha256(Box<Sha256>),
-    Sha512(Box<Sha512>),
-}
-
 /// Computes a [`Digest`] piece by piece.
-pub struct Hasher(State);
+pub struct Hasher(Context);
 
 impl Hasher {
     /// A hasher for the algorithm we write.
     pub fn sha256() -> Hasher {
-        Hasher(State::Sha256(Box::new(Sha256::new())))
+        Hasher(Context::new(&SHA256))
     }
 
     /// Adds `bytes`.
     pub fn update(&mut self, bytes: &[u8]) {
-        match &mut self.0 {
-            State::Sha256(state) => state.update(bytes),
-            State::Sha512(state) => state.update(bytes),
-        }
+        self.0.update(bytes);
     }
 
     /// The digest of all that was added.
     pub fn finish(self) -> Digest {
-        match self.0 {
-            State::Sha256(state) => Digest::Sha256(state.finalize().into()),
-            State::Sha512(state) => Digest::Sha512(state.finalize().into()),
+        let digest = self.0.finish();
+        // The other length is the only other algorithm a hasher is ever made for.
+        match <[u8; 32]>::try_from(digest.as_ref()) {
+            Ok(bytes) => Digest::Sha256(bytes),
+            Err(_) => {
+                let mut bytes = [0; 64];
+                for (to, from) in bytes.iter_mut().zip(digest.as_ref()) {
+                    *to = *from;
+                }
+                Digest::Sha512(bytes)
+            }
         }
     }
 }
@@ -297,6 +299,17 @@ mod tests {
         assert_eq!(digest.to_string(), text);
         assert_eq!(digest.short(), "e3b0c44298fc");
         assert_eq!(serde_json::to_string(&digest).unwrap(), format!("\"{text}\""));
+    }
+
+    #[test]
+    fn sha512_is_understood() {
+        let text = format!("sha512:{}", "ab".repeat(64));
+        let digest: Digest = text.parse().unwrap();
+        assert_eq!(digest.to_string(), text);
+        assert!(digest.verify("nothing", b"").is_err());
+        let empty = "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+                     47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
+        format!("sha512:{empty}").parse::<Digest>().unwrap().verify("nothing", b"").unwrap();
     }
 
     #[test]

@@ -54,16 +54,15 @@ impl Store {
         self.sync_files()?;
         self.publish_layer(&staged)?;
         let references: Vec<_> = reference.iter().map(|r| (*r).clone().or_latest()).collect();
-        let image = self.add_image(&NewImage {
+        let added = self.add_image(&NewImage {
             config: &config,
             config_raw: &config_raw,
             parent: parent.map(|parent| parent.id),
             references: &references,
             layers: &layers,
-        })?;
+        });
         drop(lease);
-        self.collect_if_pending()?;
-        Ok(image)
+        self.finish_adding(added)
     }
 
     /// Makes an image with the layers of another and a changed configuration; what a build does for
@@ -93,9 +92,8 @@ impl Store {
             references,
             layers: &layers,
         };
-        let image = self.add_image(&new)?;
+        let added = self.add_image(&new);
         drop(lease);
-        self.collect_if_pending()?;
-        Ok(image)
+        self.finish_adding(added)
     }
 }

@@ -168,21 +168,15 @@ impl Database {
 }
 
 /// Reading a WAL database needs its shared-memory file, which cannot be made on a read-only file
-/// system; nobody can write there either, so the file may be taken as unchanging.
+/// system. Where it is missing nobody else has the database open, so the index of the log can be kept
+/// in our own memory, without locks. (`immutable=1` would be simpler, but it ignores the log.)
 fn open_read_only(path: &Path, threading: OpenFlags) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | threading;
     let connection = Connection::open_with_flags(path, flags)?;
     if connection.query_row("PRAGMA user_version", [], |_| Ok(())).is_ok() {
         return Ok(connection);
     }
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
-            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
-            byte => uri.push_str(&format!("%{byte:02x}")),
-        }
-    }
-    uri.push_str("?immutable=1");
-    Ok(Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?)
+    let connection = Connection::open_with_flags_and_vfs(path, flags, c"unix-none")?;
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    Ok(connection)
 }

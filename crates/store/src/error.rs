@@ -106,7 +106,7 @@ pub enum Error {
         what: String,
         /// The kernel's error number.
         source: std::io::Error,
-        /// What the kernel said beyond the number, starting with `: `, or nothing.
+        /// What the kernel said beyond the number, or where to look; with what joins it to the rest.
         log: String,
     },
     /// A system call failed.

@@ -9,7 +9,7 @@ use crate::image::referenced_layers;
 use crate::layer::insert_layer;
 use crate::temporary::owner_lives;
 use crate::writable::read_record;
-use crate::{Result, Store, files};
+use crate::{Error, Result, Store, files};
 
 /// What [`Store::gc`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,29 +33,23 @@ impl Store {
     /// The first error, after having gone on with the rest.
     pub fn gc(&self) -> Result<GcReport> {
         self.writable_store()?;
-        let before = self.reclaimable_bytes();
+        let temporary = self.root.join("tmp");
+        let before = directory_bytes(&temporary)?;
         self.remove_stale_temporaries();
         let mut report = GcReport::default();
         let collected = self.collect_now();
+        let trash = directory_bytes(&self.root.join("trash"))?;
         let emptied = self.empty_trash();
         match collected? {
             Some(layers) => report.layers = layers,
             None => report.busy = true,
         }
         emptied?;
-        report.reclaimed = before.saturating_sub(self.reclaimable_bytes());
+        let left =
+            directory_bytes(&temporary)?.saturating_add(directory_bytes(&self.root.join("trash"))?);
+        report.reclaimed = before.saturating_add(trash).saturating_sub(left);
         self.database.checkpoint_if_large()?;
         Ok(report)
-    }
-
-    fn reclaimable_bytes(&self) -> u64 {
-        let bytes = |name: &str| {
-            files::open_path(&self.root.join(name))
-                .ok()
-                .and_then(|fd| files::disk_bytes(fd.as_fd()).ok())
-                .unwrap_or(0)
-        };
-        bytes("tmp").saturating_add(bytes("trash")).saturating_add(bytes("layers"))
     }
 
     /// Removes what killed processes left in `tmp/`. Errors do not matter: the next one tries again.
@@ -85,7 +79,7 @@ impl Store {
         if collected.is_none() {
             self.database.transaction(|tx| {
                 tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES (?1, '1')", [PENDING])?;
-                Ok::<_, crate::Error>(())
+                Ok::<_, Error>(())
             })?;
             // The others may have ended before they could see the mark.
             if let Some(layers) = self.collect_now()? {
@@ -97,8 +91,21 @@ impl Store {
         Ok(collected.unwrap_or_default())
     }
 
+    /// The end of adding an image: does what an earlier removal could not, and if adding failed (a
+    /// full disk), takes back the layer that was published for it.
+    pub(crate) fn finish_adding<T>(&self, added: Result<T>) -> Result<T> {
+        match added {
+            Ok(value) => self.collect_if_pending().map(|()| value),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = self.collect_layers();
+                Err(error)
+            }
+        }
+    }
+
     /// Does what an earlier removal could not.
-    pub(crate) fn collect_if_pending(&self) -> Result<()> {
+    fn collect_if_pending(&self) -> Result<()> {
         let pending = self
             .database
             .connection()
@@ -121,8 +128,10 @@ impl Store {
                     wanted.extend(record.layers.iter().map(DiffId::to_string));
                 }
                 Ok(None) => {}
-                // Torn by a crash of the machine: what it needs is not known, so everything stays.
-                Err(_) => return Ok(Some(Vec::new())),
+                // Torn by a crash of the machine. Such a layer cannot be mounted any more, so it needs
+                // nothing.
+                Err(Error::Damaged(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         // What the database must forget is forgotten, durably, before the files go.
@@ -159,7 +168,7 @@ impl Store {
                 }
             }
             tx.execute("DELETE FROM meta WHERE key = ?1", [PENDING])?;
-            Ok::<_, crate::Error>(())
+            Ok::<_, Error>(())
         })?;
         if !unwanted.is_empty() || !blobs.is_empty() {
             self.database.sync()?;

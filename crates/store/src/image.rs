@@ -146,7 +146,11 @@ impl Store {
         }
         let path = self.blob_path(&row.id.digest());
         let config_raw = files::read_small(&path, limits::MAX_JSON).map_err(|error| {
-            Error::Damaged(format!("the configuration of image {} is missing: {error}", row.id))
+            Error::Damaged(format!(
+                "the configuration of image {} is missing ({error}): remove the image with `rmi -f` \
+                 and load it again",
+                row.id
+            ))
         })?;
         let config = ImageConfig::parse(&config_raw)?;
         Ok(ImageRecord {

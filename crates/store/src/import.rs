@@ -65,15 +65,14 @@ impl Store {
         self.publish_layer(&layer)?;
         let references: Vec<_> =
             options.reference.iter().map(|reference| reference.clone().or_latest()).collect();
-        let image = self.add_image(&NewImage {
+        let added = self.add_image(&NewImage {
             config: &config,
             config_raw: &config_raw,
             parent: None,
             references: &references,
             layers: &[(layer.diff_id, layer.info)],
-        })?;
+        });
         drop(lease);
-        self.collect_if_pending()?;
-        Ok(image)
+        self.finish_adding(added)
     }
 }

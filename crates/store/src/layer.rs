@@ -138,9 +138,18 @@ impl Store {
         let Some(directory) = &layer.directory else { return Ok(()) };
         let to = self.layer_path(&layer.diff_id);
         match rustix::fs::renameat_with(CWD, directory.path(), CWD, &to, RenameFlags::NOREPLACE) {
-            Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(()),
-            Err(error) => Err(io(|| format!("publishing the layer {}", to.display()))(error)),
+            Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+            Err(error) => {
+                return Err(io(|| format!("publishing the layer {}", to.display()))(error));
+            }
         }
+        // The name must not be lost when the database's row, written next, is not.
+        if self.durable() {
+            let layers = files::open_path(&self.root.join("layers"))?;
+            rustix::fs::fsync(&layers)
+                .map_err(io(|| format!("publishing the layer {}", to.display())))?;
+        }
+        Ok(())
     }
 
     /// Keeps a configuration or manifest document as a blob. Synced by the caller.

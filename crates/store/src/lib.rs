@@ -25,6 +25,7 @@ mod layer;
 mod load;
 mod lower;
 mod overlay;
+mod path;
 mod remove;
 mod save;
 mod tee;
@@ -168,7 +169,7 @@ fn create(root: &Path, version: &Path) -> Result<()> {
     for name in DIRECTORIES {
         make(&root.join(name), 0o700)?;
     }
-    let temporary = root.join(format!("tmp/version-{}", std::process::id()));
+    let temporary = root.join(temporary::unique("tmp/version"));
     let write = || {
         std::fs::write(&temporary, format!("{LAYOUT}\n"))?;
         std::fs::rename(&temporary, version)

@@ -118,7 +118,11 @@ fn kernel_log(context: BorrowedFd<'_>) -> String {
         let line = line.trim();
         lines.push(line.get(2..).unwrap_or(line).to_owned());
     }
-    if lines.is_empty() { String::new() } else { format!(": {}", lines.join("; ")) }
+    if lines.is_empty() {
+        // Overlay tells most of its reasons only there.
+        return " (the kernel's log says why: dmesg)".to_owned();
+    }
+    format!(": {}", lines.join("; "))
 }
 
 /// A volatile overlay that was not unmounted in order leaves a mark which forbids further mounts,
@@ -139,4 +143,67 @@ pub(crate) fn clear_volatile_mark(work: BorrowedFd<'_>) -> rustix::io::Result<()
 /// Whether a file in an upper directory says that a name of the lower ones does not exist.
 pub(crate) fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use rustix::fs::{Mode, OFlags};
+
+    use super::*;
+
+    /// Each way of naming directories, not only the one this kernel likes best.
+    #[test]
+    fn every_form_of_mount_parameters() {
+        let top = std::env::temp_dir().join(format!("wherry-overlay-{}", std::process::id()));
+        let make = |name: &str| -> (PathBuf, OwnedFd) {
+            // A comma, a colon and a space, which in a path as a string would need escapes.
+            let path = top.join(format!("{name},a:b c"));
+            std::fs::create_dir_all(&path).unwrap();
+            let fd = files::open_path(&path).unwrap();
+            (path, fd)
+        };
+        let read = |mount: &OwnedFd, name: &str| {
+            let fd = rustix::fs::openat(mount, name, OFlags::RDONLY, Mode::empty()).unwrap();
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut std::fs::File::from(fd), &mut text).unwrap();
+            text
+        };
+        for naming in [Naming::Descriptor, Naming::Strings, Naming::OneString] {
+            let mut lower = Lower { directories: vec![], paths: vec![] };
+            for name in ["top", "bottom"] {
+                let (path, fd) = make(&format!("{naming:?}-{name}"));
+                std::fs::write(path.join("file"), name).unwrap();
+                std::fs::write(path.join(name), name).unwrap();
+                lower.directories.push(fd);
+                lower.paths.push(path);
+            }
+            let (path, upper) = make(&format!("{naming:?}-upper"));
+            let (_, work) = make(&format!("{naming:?}-work"));
+            let upper = Upper { upper: upper.as_fd(), work: work.as_fd(), volatile: true };
+            let none = MountAttrFlags::empty();
+            let mount = mount_with(naming, &lower, Some(upper), none).unwrap();
+            assert_eq!(read(&mount, "file"), "top");
+            assert_eq!(read(&mount, "bottom"), "bottom");
+            let flags = OFlags::CREATE | OFlags::WRONLY;
+            rustix::fs::openat(&mount, "new", flags, Mode::from_raw_mode(0o600)).unwrap();
+            assert!(path.join("new").exists());
+            // Without an upper directory it is read-only.
+            let mount = mount_with(naming, &lower, None, none).unwrap();
+            assert!(rustix::fs::openat(&mount, "new", flags, Mode::from_raw_mode(0o600)).is_err());
+        }
+        std::fs::remove_dir_all(&top).unwrap();
+    }
+
+    #[test]
+    fn an_error_says_why_or_where_to_look() {
+        let fd = files::open_path(std::path::Path::new("/proc")).unwrap();
+        let lower = files::open_path(std::path::Path::new("/")).unwrap();
+        let lower = Lower { directories: vec![lower], paths: vec!["/".into()] };
+        let upper = Upper { upper: fd.as_fd(), work: fd.as_fd(), volatile: false };
+        let error = mount(&lower, Some(upper), MountAttrFlags::empty()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot mount the overlay: "), "{error}");
+        assert!(error.len() > 60 && (error.contains("dmesg") || error.contains("; ")), "{error}");
+    }
 }

@@ -169,7 +169,6 @@ impl Store {
         keep: &mut dyn FnMut(&ImageRecord) -> bool,
     ) -> Result<(Vec<Removed>, u64)> {
         self.writable_store()?;
-        let before = self.layers_disk_bytes()?;
         let mut removed = Vec::new();
         let mut chains = Vec::new();
         // Children before parents, so that a whole chain goes in one run.
@@ -199,14 +198,26 @@ impl Store {
                 break;
             }
         }
-        self.finish_removal(chains, &mut removed)?;
-        Ok((removed, before.saturating_sub(self.layers_disk_bytes()?)))
+        // A layer costs its archive and its files; what it costs is known only while it is there.
+        let mut costs = std::collections::BTreeMap::new();
+        for diff_id in chains.iter().flatten() {
+            if let Some(info) = self.layer_info(diff_id) {
+                costs.insert(*diff_id, info.size.saturating_add(info.tar_size));
+            }
+        }
+        let collected = self.finish_removal(chains, &mut removed)?;
+        let bytes = collected.iter().filter_map(|diff_id| costs.get(diff_id)).sum();
+        Ok((removed, bytes))
     }
 
     /// Removes layers that are no longer needed, and reports those of the images that went.
-    fn finish_removal(&self, chains: Vec<Vec<DiffId>>, removed: &mut Vec<Removed>) -> Result<()> {
+    fn finish_removal(
+        &self,
+        chains: Vec<Vec<DiffId>>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<Vec<DiffId>> {
         if chains.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.database.sync()?;
         let collected = self.collect_layers()?;
@@ -222,7 +233,8 @@ impl Store {
                 }
             }
         }
-        self.database.checkpoint_if_large()
+        self.database.checkpoint_if_large()?;
+        Ok(collected)
     }
 }
 

@@ -70,6 +70,12 @@ pub(crate) struct Lease {
     _file: File,
 }
 
+/// A name that nobody else uses.
+pub(crate) fn unique(start: &str) -> String {
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{start}-{}-{count}", std::process::id())
+}
+
 impl Store {
     pub(crate) fn temporary(&self) -> Result<Temporary> {
         self.writable_store()?;

@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 
 use crate::error::io;
+use crate::path::{clean, clean_in_root, join, shown, split};
 use crate::{Error, Result, files};
 
 /// How to unpack.
@@ -82,42 +83,6 @@ struct Unpacker<'a> {
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
     times: Vec<(Vec<u8>, Time)>,
     done: Unpacked,
-}
-
-/// Removes `.`, `..` and slashes from a name. None if it leads out.
-pub(crate) fn clean(path: &[u8]) -> Option<Vec<u8>> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in path.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join(&b'/'))
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(slash) => {
-            (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default())
-        }
-        None => (b"", path),
-    }
-}
-
-fn join(base: &[u8], path: &[u8]) -> Vec<u8> {
-    match (base.is_empty(), path.is_empty()) {
-        (true, _) => path.to_vec(),
-        (_, true) => base.to_vec(),
-        _ => [base, b"/", path].concat(),
-    }
-}
-
-fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path.get(..path.len().min(300)).unwrap_or_default()).into_owned()
 }
 
 fn refused(path: &[u8], reason: impl Into<String>) -> Error {
@@ -583,51 +548,7 @@ impl Unpacker<'_> {
     }
 }
 
-/// As [`clean`], but `..` at the top stays at the top, as for the kernel.
-fn clean_in_root(path: &[u8]) -> Vec<u8> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in path.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join(&b'/')
-}
-
 fn times(time: Time) -> Timestamps {
     let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn names_are_cleaned() {
-        assert_eq!(clean(b"./a//b/").unwrap(), b"a/b");
-        assert_eq!(clean(b"/etc/passwd").unwrap(), b"etc/passwd");
-        assert_eq!(clean(b"a/../b").unwrap(), b"b");
-        assert_eq!(clean(b"./").unwrap(), b"");
-        assert_eq!(clean(b"a/../../b"), None);
-        assert_eq!(clean(b".."), None);
-        assert_eq!(clean_in_root(b"../../a"), b"a");
-    }
-
-    proptest! {
-        #[test]
-        fn a_clean_name_stays_inside(path in "[a./]{0,30}") {
-            if let Some(cleaned) = clean(path.as_bytes()) {
-                let inside = cleaned.is_empty()
-                    || cleaned.split(|b| *b == b'/').all(|p| !matches!(p, b"" | b"." | b".."));
-                prop_assert!(inside);
-                prop_assert_eq!(clean(&cleaned).unwrap(), cleaned);
-            }
-        }
-    }
 }

@@ -1,7 +1,6 @@
 //! `system df`: every byte under the data root, and what it is for.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use oci::{DiffId, ImageId};
@@ -211,11 +210,5 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    /// Bytes on disk of all layers, for telling what a removal gave back.
-    pub(crate) fn layers_disk_bytes(&self) -> Result<u64> {
-        let fd = files::open_path(&self.root.join("layers"))?;
-        files::disk_bytes(fd.as_fd()).map_err(io(|| "measuring the layers".to_owned()))
     }
 }

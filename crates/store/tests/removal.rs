@@ -211,3 +211,84 @@ fn another_layout_is_refused() {
     let error = Store::open(&scratch.root(), store::OpenOptions::default()).unwrap_err();
     assert!(error.to_string().contains("layout version \"99\""), "{error}");
 }
+
+#[test]
+fn many_open_a_new_data_root_at_once() {
+    for _ in 0..5 {
+        let scratch = Scratch::new();
+        std::thread::scope(|scope| {
+            for n in 0..12 {
+                let scratch = &scratch;
+                scope.spawn(move || {
+                    let options = store::OpenOptions::default();
+                    let store = Store::open(&scratch.root(), options).unwrap();
+                    store.volume_create(Some(&format!("v{n}")), &Default::default()).unwrap();
+                });
+            }
+        });
+        let store = scratch.store();
+        assert_eq!(store.volumes().unwrap().len(), 12);
+        store.gc().unwrap();
+        assert_eq!(store.disk_usage().unwrap().other, []);
+        assert_eq!(std::fs::read_dir(scratch.root().join("tmp")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_record_torn_by_a_crash_does_not_stop_the_cleaning() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let image = import(&store, Some("a"), b"1");
+    store.create_writable("c", &Base::Image(image.id), WritableOptions::default()).unwrap();
+    std::fs::write(scratch.root().join("containers/c/layer.json"), b"").unwrap();
+    assert!(matches!(store.writable("c"), Err(Error::Damaged(_))));
+    store.remove_image("a", false, false).unwrap();
+    assert_eq!(layers(&store), 0);
+    store.remove_container_directory("c").unwrap();
+    store.gc().unwrap();
+}
+
+/// Opens and reads a data root on a read-only file system, in a mount namespace of its own.
+#[test]
+fn a_read_only_file_system_can_be_read() {
+    for closed in [true, false] {
+        let scratch = Scratch::new();
+        let store = scratch.store();
+        let image = import(&store, Some("ro"), b"1");
+        // With the log's shared memory gone, as after a restart of the machine, or with it there.
+        if closed {
+            drop(store);
+            std::fs::remove_file(scratch.root().join("state.db-shm")).unwrap();
+        }
+        let script = format!(
+            "mount --bind {r} {r} && mount -o remount,bind,ro {r} && \
+             exec {exe} --exact --ignored on_a_read_only_file_system",
+            r = scratch.root().display(),
+            exe = std::env::current_exe().unwrap().display()
+        );
+        let output = std::process::Command::new("unshare")
+            .args(["-m", "sh", "-ec", &script])
+            .env("WHERRY_TEST_ROOT", scratch.root())
+            .env("WHERRY_TEST_IMAGE", image.id.to_string())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{closed}: {text}");
+    }
+}
+
+/// Run by the test above.
+#[test]
+#[ignore = "needs a read-only file system: run by a_read_only_file_system_can_be_read"]
+fn on_a_read_only_file_system() {
+    let Ok(root) = std::env::var("WHERRY_TEST_ROOT") else { return };
+    let id = std::env::var("WHERRY_TEST_IMAGE").unwrap();
+    let root = std::path::Path::new(&root);
+    let error = Store::open(root, store::OpenOptions::default())
+        .and_then(|store| store.gc().map(|_| ()))
+        .unwrap_err();
+    assert!(!error.to_string().is_empty());
+    let options = store::OpenOptions { read_only: true, ..store::OpenOptions::default() };
+    let store = Store::open(root, options).unwrap();
+    assert_eq!(store.image("ro").unwrap().id.to_string(), id);
+}
