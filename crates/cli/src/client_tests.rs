@@ -64,7 +64,10 @@ fn every_option_of_dockers_client_is_known_here() {
                 continue;
             };
             if arg.get_short() != short && long != "help" {
-                problems.push(format!("{path:?}: --{long} has the letter {:?}, not {short:?}", arg.get_short()));
+                problems.push(format!(
+                    "{path:?}: --{long} has the letter {:?}, not {short:?}",
+                    arg.get_short()
+                ));
             }
             if flags::is_switch(arg) == takes_value && long != "help" {
                 problems.push(format!("{path:?}: --{long} takes a value: {takes_value}"));
@@ -107,23 +110,87 @@ fn mistakes_are_answered_as_docker_answers() {
         ("run --memory", 125, "flag needs an argument: --memory"),
         ("run -m", 125, "flag needs an argument: 'm' in -m"),
         ("run -itm", 125, "flag needs an argument: 'm' in -m"),
-        ("run --memory x i", 125, "invalid argument \"x\" for \"-m, --memory\" flag: invalid size: 'x'"),
+        (
+            "run --memory x i",
+            125,
+            "invalid argument \"x\" for \"-m, --memory\" flag: invalid size: 'x'",
+        ),
         ("run -mx i", 125, "invalid argument \"x\" for \"-m, --memory\" flag: invalid size: 'x'"),
-        ("run --cpus=x i", 125, "invalid argument \"x\" for \"--cpus\" flag: failed to parse x as a rational number"),
-        ("run --rm=x i", 125, "invalid argument \"x\" for \"--rm\" flag: strconv.ParseBool: parsing \"x\": invalid syntax"),
-        ("run --blkio-weight 99999999 i", 125, "invalid argument \"99999999\" for \"--blkio-weight\" flag: strconv.ParseUint: parsing \"99999999\": value out of range"),
-        ("run --ulimit a i", 125, "invalid argument \"a\" for \"--ulimit\" flag: invalid ulimit argument: a"),
-        ("run --health-interval x i", 125, "invalid argument \"x\" for \"--health-interval\" flag: time: invalid duration \"x\""),
-        ("run --mount foo i", 125, "invalid argument \"foo\" for \"--mount\" flag: invalid field 'foo' must be a key=value pair"),
-        ("run --sysctl a i", 125, "invalid argument \"a\" for \"--sysctl\" flag: sysctl 'a' is not allowed"),
-        ("run --device-read-bps a i", 125, "invalid argument \"a\" for \"--device-read-bps\" flag: bad format: a"),
-        ("run --link a:b:c i", 125, "invalid argument \"a:b:c\" for \"--link\" flag: bad format for links: a:b:c"),
-        ("run --dns x i", 125, "invalid argument \"x\" for \"--dns\" flag: IP address is not correctly formatted: x"),
-        ("run --add-host x i", 125, "invalid argument \"x\" for \"--add-host\" flag: bad format for add-host: \"x\""),
-        ("run -a foo i", 125, "invalid argument \"foo\" for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR"),
-        ("run --device-cgroup-rule x i", 125, "invalid argument \"x\" for \"--device-cgroup-rule\" flag: invalid device cgroup format 'x'"),
-        ("ps --last x", 125, "invalid argument \"x\" for \"-n, --last\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"),
-        ("ps -f x", 125, "invalid argument \"x\" for \"-f, --filter\" flag: bad format of filter (expected name=value)"),
+        (
+            "run --cpus=x i",
+            125,
+            "invalid argument \"x\" for \"--cpus\" flag: failed to parse x as a rational number",
+        ),
+        (
+            "run --rm=x i",
+            125,
+            "invalid argument \"x\" for \"--rm\" flag: strconv.ParseBool: parsing \"x\": invalid syntax",
+        ),
+        (
+            "run --blkio-weight 99999999 i",
+            125,
+            "invalid argument \"99999999\" for \"--blkio-weight\" flag: strconv.ParseUint: parsing \"99999999\": value out of range",
+        ),
+        (
+            "run --ulimit a i",
+            125,
+            "invalid argument \"a\" for \"--ulimit\" flag: invalid ulimit argument: a",
+        ),
+        (
+            "run --health-interval x i",
+            125,
+            "invalid argument \"x\" for \"--health-interval\" flag: time: invalid duration \"x\"",
+        ),
+        (
+            "run --mount foo i",
+            125,
+            "invalid argument \"foo\" for \"--mount\" flag: invalid field 'foo' must be a key=value pair",
+        ),
+        (
+            "run --sysctl a i",
+            125,
+            "invalid argument \"a\" for \"--sysctl\" flag: sysctl 'a' is not allowed",
+        ),
+        (
+            "run --device-read-bps a i",
+            125,
+            "invalid argument \"a\" for \"--device-read-bps\" flag: bad format: a",
+        ),
+        (
+            "run --link a:b:c i",
+            125,
+            "invalid argument \"a:b:c\" for \"--link\" flag: bad format for links: a:b:c",
+        ),
+        (
+            "run --dns x i",
+            125,
+            "invalid argument \"x\" for \"--dns\" flag: IP address is not correctly formatted: x",
+        ),
+        (
+            "run --add-host x i",
+            125,
+            "invalid argument \"x\" for \"--add-host\" flag: bad format for add-host: \"x\"",
+        ),
+        (
+            "run -a foo i",
+            125,
+            "invalid argument \"foo\" for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR",
+        ),
+        (
+            "run --device-cgroup-rule x i",
+            125,
+            "invalid argument \"x\" for \"--device-cgroup-rule\" flag: invalid device cgroup format 'x'",
+        ),
+        (
+            "ps --last x",
+            125,
+            "invalid argument \"x\" for \"-n, --last\" flag: strconv.ParseInt: parsing \"x\": invalid syntax",
+        ),
+        (
+            "ps -f x",
+            125,
+            "invalid argument \"x\" for \"-f, --filter\" flag: bad format of filter (expected name=value)",
+        ),
         ("ps extra", 1, "'docker ps' accepts no arguments"),
         ("rm", 1, "'docker rm' requires at least 1 argument"),
         ("logs", 1, "'docker logs' requires 1 argument"),
@@ -142,7 +209,21 @@ fn mistakes_are_answered_as_docker_answers() {
 #[test]
 fn options_are_read_as_docker_reads_them() {
     // Options end at the image; what follows is the command's.
-    let m = parse(&["run", "-itd", "--rm=false", "-e=A=1", "-eB=2", "--name", "x", "image", "ls", "-l", "--", "--rm"]).unwrap();
+    let m = parse(&[
+        "run",
+        "-itd",
+        "--rm=false",
+        "-e=A=1",
+        "-eB=2",
+        "--name",
+        "x",
+        "image",
+        "ls",
+        "-l",
+        "--",
+        "--rm",
+    ])
+    .unwrap();
     assert!(m.get_flag("interactive") && m.get_flag("tty") && m.get_flag("detach"));
     assert!(!m.get_flag("rm"));
     let list = |m: &clap::ArgMatches, id: &str| -> Vec<String> {

@@ -52,7 +52,6 @@ fn runtime_alone(args: &[std::ffi::OsString]) -> Option<std::process::ExitCode> 
         return Some(oci::main(std::iter::once(name.to_owned()).chain(rest.iter().cloned())));
     }
     let (verb, rest) = rest.split_first()?;
-    (verb == "oci").then(|| {
-        oci::main(std::iter::once("wherry oci".into()).chain(rest.iter().cloned()))
-    })
+    (verb == "oci")
+        .then(|| oci::main(std::iter::once("wherry oci".into()).chain(rest.iter().cloned())))
 }

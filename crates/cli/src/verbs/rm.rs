@@ -45,7 +45,7 @@ impl Verb for Args {
         let engine = context.engine()?;
         let mut failed = false;
         for name in &self.args {
-            match engine.remove(name, options.clone()) {
+            match engine.remove(name, options) {
                 Ok(()) => context::println(name)?,
                 // Docker: with --force, what is not there needs no removing.
                 Err(error) if self.force && error.kind == ErrorKind::NotFound => {

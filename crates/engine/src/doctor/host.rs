@@ -46,7 +46,7 @@ pub(crate) fn existing(path: &Path) -> PathBuf {
 
 /// Name of the filesystem that a path is on.
 pub(crate) fn filesystem(path: &Path) -> String {
-    let Ok(stat) = rustix::fs::statfs(&existing(path)) else { return "unknown".to_owned() };
+    let Ok(stat) = rustix::fs::statfs(existing(path)) else { return "unknown".to_owned() };
     let magic = stat.f_type as u64 & 0xffff_ffff;
     match magic {
         0xef53 => "ext4",
