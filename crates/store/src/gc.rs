@@ -75,16 +75,20 @@ impl Store {
     /// Removes layers and blobs that nothing refers to, and their bytes. If somebody is adding images,
     /// whoever ends last does it.
     pub(crate) fn collect_layers(&self) -> Result<Vec<DiffId>> {
-        let collected = self.collect_now()?;
+        let mut collected = self.collect_now()?;
         if collected.is_none() {
             self.database.transaction(|tx| {
                 tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES (?1, '1')", [PENDING])?;
                 Ok::<_, Error>(())
             })?;
-            // The others may have ended before they could see the mark.
-            if let Some(layers) = self.collect_now()? {
-                self.empty_trash()?;
-                return Ok(layers);
+            // The others may have ended before they could see the mark. And a container's start, which
+            // takes the lock for a moment, never looks at it: so a few more tries.
+            for _ in 0..10 {
+                collected = self.collect_now()?;
+                if collected.is_some() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(2));
             }
         }
         self.empty_trash()?;
