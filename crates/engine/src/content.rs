@@ -119,8 +119,15 @@ impl Engine {
         let changes = self.store().writable(&record.id)?.diff()?;
         // What the engine itself has put there is no change of the container's.
         let mut ours: Vec<&str> = vec![
-            "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/proc", "/sys",
-            "/sbin/docker-init", "/dev/shm", "/dev/console",
+            "/etc/hosts",
+            "/etc/hostname",
+            "/etc/resolv.conf",
+            "/dev",
+            "/proc",
+            "/sys",
+            "/sbin/docker-init",
+            "/dev/shm",
+            "/dev/console",
         ];
         ours.extend(record.definition.mounts.iter().map(|m| m.mount.target.as_str()));
         Ok(changes

@@ -63,7 +63,10 @@ pub fn mounted(args: &[std::ffi::OsString]) -> Error {
 impl Engine {
     /// The other runtime's program and first arguments, if this container is to be run
     /// by one.
-    pub(crate) fn foreign_runtime(&self, record: &Record) -> Result<Option<(PathBuf, Vec<String>)>> {
+    pub(crate) fn foreign_runtime(
+        &self,
+        record: &Record,
+    ) -> Result<Option<(PathBuf, Vec<String>)>> {
         let name = record.definition.host.runtime.as_str();
         let (path, args) = match self.settings().runtimes.get(name) {
             Some(runtime) => (runtime.path.clone(), runtime.args.clone()),
@@ -252,9 +255,8 @@ impl Engine {
 
 /// The terminal's master, sent by the runtime.
 fn receive_console(listener: &OwnedFd) -> Result<OwnedFd> {
-    let failed = |e: rustix::io::Errno| {
-        Error::system("the runtime sent no terminal", io::Error::from(e))
-    };
+    let failed =
+        |e: rustix::io::Errno| Error::system("the runtime sent no terminal", io::Error::from(e));
     let socket = rustix::net::accept_with(listener, SocketFlags::CLOEXEC).map_err(failed)?;
     let (mut bytes, mut fds) = (Vec::new(), Vec::new());
     use std::os::fd::AsFd as _;

@@ -435,7 +435,12 @@ impl Engine {
             self.await_end(&record)?;
         }
         let auto = record.definition.host.auto_remove;
-        self.remove_record(&record, options.volumes || auto)
+        self.remove_record(&record, options.volumes || auto)?;
+        if !auto {
+            // A run of `--rm` does not wait for this; the steward does it.
+            self.store().empty_trash_now()?;
+        }
+        Ok(())
     }
 
     /// Removes a container that does not run. Goes on after an error and reports all;
@@ -499,6 +504,7 @@ impl Engine {
             pruned.deleted.push(record.id);
             pruned.space_reclaimed += size;
         }
+        self.store().empty_trash_now()?;
         if !pruned.deleted.is_empty() {
             self.note_prune("container", pruned.space_reclaimed)?;
         }

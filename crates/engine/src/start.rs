@@ -148,7 +148,8 @@ impl Engine {
         let cgroup_path = cgroup.path().to_owned();
         let foreign = self.foreign_runtime(record)?.is_some();
         let started = if foreign {
-            let rootfs = fds.into_iter().find_map(|(role, fd)| (role == Role::Rootfs).then_some(fd));
+            let rootfs =
+                fds.into_iter().find_map(|(role, fd)| (role == Role::Rootfs).then_some(fd));
             let rootfs = rootfs.ok_or_else(|| Error::system("start", "no root filesystem"))?;
             let parts = Parts { rootfs, cgroup: cgroup_path.clone(), log, health };
             self.start_foreign(record, parts, attach, starter)

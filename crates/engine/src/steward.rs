@@ -56,6 +56,9 @@ impl Engine {
         let mut checks = Checks::new();
         loop {
             self.reconcile_all()?;
+            // The files of containers that removed themselves; what can't be deleted now
+            // is tried again next time, and `system df` shows it.
+            let _ = self.store().empty_trash_now();
             checks.retain(|_, thread| !thread.is_finished());
             let restart = self.restarts()?;
             let check = self.start_checks(&mut checks)?;

@@ -20,8 +20,8 @@ use crate::container::{
 use crate::journal::{Stream, Writer};
 use crate::mover::{KEYS, Moved, Mover};
 use crate::protocol::{
-    Adopt, Attach, CgroupRef, Envelope, Exec, Exit, HEAD, Kind, Log, Message, Request, Role, Running,
-    Start, VERSION, encode, head, recv_some, send_some, take_frame,
+    Adopt, Attach, CgroupRef, Envelope, Exec, Exit, HEAD, Kind, Log, Message, Request, Role,
+    Running, Start, VERSION, encode, head, recv_some, send_some, take_frame,
 };
 use crate::standby::{self, Standby, Table, Turn};
 
@@ -35,6 +35,9 @@ const PATIENCE: usize = 1 << 20;
 const IMPATIENCE: usize = 8 << 20;
 /// Bytes of standard input we hold for a container before we stop reading its client.
 const INPUT_QUEUE: usize = 1 << 18;
+
+/// Ends of `--rm` containers after which the trash is emptied although more are running.
+const SWEEP: u32 = 64;
 
 /// What an epoll event is about.
 #[derive(Debug, Clone)]
@@ -147,6 +150,8 @@ struct Keeper {
     emptying: Vec<(Cgroup, Instant)>,
     steward: Option<std::process::Child>,
     steward_wanted: bool,
+    /// Containers of `--rm` that have ended since a steward last emptied the trash.
+    unswept: u32,
     idle_since: Option<Instant>,
 }
 
@@ -191,6 +196,7 @@ impl Keeper {
             emptying: Vec::new(),
             steward: None,
             steward_wanted: false,
+            unswept: 0,
             idle_since: Some(Instant::now()),
         };
         let listener = keeper.listener.try_clone()?;
@@ -395,7 +401,10 @@ impl Keeper {
             }
             self.housekeeping();
             if self.may_leave() {
-                return self.leave();
+                if self.unswept == 0 {
+                    return self.leave();
+                }
+                self.spawn_steward();
             }
         }
     }
@@ -1353,8 +1362,11 @@ impl Keeper {
             self.finish(token, &message);
         }
         self.notify(id, "die");
-        if c.record.steward_at_exit && !owned {
-            self.steward_wanted = true;
+        if c.record.steward_at_exit {
+            // Whoever removes it only renames its files into the trash, so that a short
+            // run does not wait for the disk; a steward deletes them now and then.
+            self.unswept += 1;
+            self.steward_wanted |= !owned || self.unswept >= SWEEP;
         }
         if let Some(cgroup) = cgroup {
             if cgroup.pids().is_ok_and(|p| !p.is_empty()) {
@@ -1611,6 +1623,7 @@ impl Keeper {
     /// Starts the engine process that does what must be done at an end.
     fn spawn_steward(&mut self) {
         self.steward_wanted = false;
+        self.unswept = 0;
         let spawned = std::process::Command::new(&self.program)
             .args(&self.steward_args)
             .env_clear()

@@ -33,6 +33,10 @@ impl Verb for Args {
         for name in &self.args {
             match engine.stop(name, self.signal.as_deref(), self.timeout) {
                 Ok(()) => context::println(name)?,
+                // Stopping what is stopped is no mistake.
+                Err(error) if error.kind == engine::ErrorKind::NotModified => {
+                    context::println(name)?;
+                }
                 Err(error) => {
                     failed = true;
                     context.complain(&error.into());

@@ -7,7 +7,7 @@ fn run_prints_and_gives_the_exit_code() {
     let e = Engine::new();
     assert_eq!(e.ok(["run", "--rm", "bb", "echo", "hello"]), "hello");
     e.fails(7, ["run", "--rm", "bb", "sh", "-c", "exit 7"]);
-    e.fails(137, ["run", "--rm", "bb", "sh", "-c", "kill -9 $$; sleep 9"]);
+    e.fails(137, ["run", "--rm", "--pid", "host", "bb", "sh", "-c", "kill -9 $$; sleep 9"]);
     assert_eq!(e.ok(["ps", "-aq"]), "");
     e.finish();
 }
@@ -30,17 +30,17 @@ fn a_directory_of_the_host_is_a_root_filesystem() {
 #[test]
 fn create_start_wait_logs_rm() {
     let e = Engine::new();
-    let id = e.ok(["create", "--name", "c", "bb", "sh", "-c", "echo out; echo err >&2; exit 3"]);
+    let id = e.ok(["create", "--name", "c1", "bb", "sh", "-c", "echo out; echo err >&2; exit 3"]);
     assert_eq!(id.len(), 64);
-    assert_eq!(e.inspect("{{.State.Status}}", "c"), "created");
-    assert_eq!(e.ok(["start", "c"]), "c");
-    assert_eq!(e.ok(["wait", "c"]), "3");
-    let logs = e.run(["logs", "c"]);
+    assert_eq!(e.inspect("{{.State.Status}}", "c1"), "created");
+    assert_eq!(e.ok(["start", "c1"]), "c1");
+    assert_eq!(e.ok(["wait", "c1"]), "3");
+    let logs = e.run(["logs", "c1"]);
     assert_eq!((text(&logs.stdout), text(&logs.stderr)), ("out".into(), "err".into()));
     let state = e.inspect("{{.State.Status}} {{.State.ExitCode}} {{.State.Running}}", &id[..12]);
     assert_eq!(state, "exited 3 false");
-    assert_eq!(e.ok(["rm", "c"]), "c");
-    assert!(e.fails(1, ["inspect", "c"]).contains("No such object: c"));
+    assert_eq!(e.ok(["rm", "c1"]), "c1");
+    assert!(e.fails(1, ["inspect", "c1"]).contains("No such object: c"));
     assert_eq!(cgroups_of(&id), Vec::<std::path::PathBuf>::new());
     e.finish();
 }
@@ -50,9 +50,28 @@ fn stop_asks_then_kills() {
     let e = Engine::new();
     let polite = "trap 'echo asked; exit 5' TERM; echo up; while :; do sleep 0.05; done";
     e.ok(["run", "-d", "--name", "polite", "bb", "sh", "-c", polite]);
-    e.ok(["run", "-d", "--name", "deaf", "bb", "sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done"]);
-    e.ok(["run", "-d", "--name", "usr1", "--stop-signal", "USR1", "bb", "sh", "-c",
-        "trap 'exit 6' USR1; echo up; while :; do sleep 0.05; done"]);
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "deaf",
+        "bb",
+        "sh",
+        "-c",
+        "trap '' TERM; echo up; while :; do sleep 0.05; done",
+    ]);
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "usr1",
+        "--stop-signal",
+        "USR1",
+        "bb",
+        "sh",
+        "-c",
+        "trap 'exit 6' USR1; echo up; while :; do sleep 0.05; done",
+    ]);
     for name in ["polite", "deaf", "usr1"] {
         until("it is up", || e.ok(["logs", name]).contains("up"));
     }
@@ -71,48 +90,62 @@ fn stop_asks_then_kills() {
 #[test]
 fn kill_restart_pause_rename() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "a", "bb", "sh", "-c", "n=0; while :; do n=$((n+1)); echo $n > /tmp/n; sleep 0.02; done"]);
-    let pid = e.inspect("{{.State.Pid}}", "a");
-    e.ok(["restart", "-t", "0", "a"]);
-    assert_ne!(e.inspect("{{.State.Pid}}", "a"), pid);
-    e.ok(["pause", "a"]);
-    assert_eq!(e.inspect("{{.State.Status}}", "a"), "paused");
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "a1",
+        "bb",
+        "sh",
+        "-c",
+        "n=0; while :; do n=$((n+1)); echo $n > /tmp/n; sleep 0.02; done",
+    ]);
+    let pid = e.inspect("{{.State.Pid}}", "a1");
+    e.ok(["restart", "-t", "0", "a1"]);
+    assert_ne!(e.inspect("{{.State.Pid}}", "a1"), pid);
+    e.ok(["pause", "a1"]);
+    assert_eq!(e.inspect("{{.State.Status}}", "a1"), "paused");
     assert!(e.ok(["ps"]).contains("(Paused)"));
-    assert!(e.fails(1, ["exec", "a", "true"]).contains("is paused"));
-    assert!(e.fails(1, ["pause", "a"]).contains("already paused"));
-    e.ok(["unpause", "a"]);
-    let before = e.ok(["exec", "a", "cat", "/tmp/n"]);
-    until("it goes on", || e.ok(["exec", "a", "cat", "/tmp/n"]) != before);
-    e.ok(["rename", "a", "b"]);
-    assert_eq!(e.inspect("{{.Name}}", "b"), "/b");
-    e.ok(["kill", "-s", "INT", "b"]);
-    e.ok(["kill", "b"]);
-    assert_eq!(e.inspect("{{.State.ExitCode}}", "b"), "137");
-    assert!(e.fails(1, ["kill", "b"]).contains("is not running"));
+    assert!(e.fails(1, ["exec", "a1", "true"]).contains("is paused"));
+    assert!(e.fails(1, ["pause", "a1"]).contains("already paused"));
+    e.ok(["unpause", "a1"]);
+    let before = e.ok(["exec", "a1", "cat", "/tmp/n"]);
+    until("it goes on", || e.ok(["exec", "a1", "cat", "/tmp/n"]) != before);
+    e.ok(["rename", "a1", "b1"]);
+    assert_eq!(e.inspect("{{.Name}}", "b1"), "/b1");
+    e.ok(["kill", "-s", "INT", "b1"]);
+    e.ok(["kill", "b1"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "b1"), "137");
+    assert!(e.fails(1, ["kill", "b1"]).contains("is not running"));
     e.finish();
 }
 
 #[test]
 fn exec_runs_in_the_container() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "-e", "A=1", "-w", "/tmp", "bb", "sleep", "1000"]);
-    assert_eq!(e.ok(["exec", "c", "pwd"]), "/tmp");
-    assert_eq!(e.ok(["exec", "-e", "B=2", "-w", "/etc", "c", "sh", "-c", "echo $A$B; pwd"]), "12\n/etc");
-    assert_eq!(e.ok(["exec", "-u", "ann", "c", "id", "-un"]), "ann");
-    assert_eq!(e.ok(["exec", "-u", "ann", "c", "id", "-G"]), "1000 50");
-    e.fails(4, ["exec", "c", "sh", "-c", "exit 4"]);
-    e.fails(127, ["exec", "c", "nope"]);
-    e.fails(126, ["exec", "c", "/etc/passwd"]);
-    let output = e.with_input(["exec", "-i", "c", "cat"], &b"x".repeat(300_000));
+    e.ok(["run", "-d", "--name", "c1", "-e", "A=1", "-w", "/tmp", "bb", "sleep", "1000"]);
+    assert_eq!(e.ok(["exec", "c1", "pwd"]), "/tmp");
+    assert_eq!(
+        e.ok(["exec", "-e", "B=2", "-w", "/etc", "c1", "sh", "-c", "echo $A$B; pwd"]),
+        "12\n/etc"
+    );
+    assert_eq!(e.ok(["exec", "-u", "ann", "c1", "id", "-un"]), "ann");
+    assert_eq!(e.ok(["exec", "-u", "ann", "c1", "id", "-G"]), "1000 50");
+    e.fails(4, ["exec", "c1", "sh", "-c", "exit 4"]);
+    e.fails(127, ["exec", "c1", "nope"]);
+    e.fails(126, ["exec", "c1", "/etc/passwd"]);
+    let output = e.with_input(["exec", "-i", "c1", "cat"], &b"x".repeat(300_000));
     assert_eq!(output.stdout.len(), 300_000);
     // It sees the container's processes and is in its cgroup.
-    assert!(e.ok(["exec", "c", "ps"]).contains("sleep 1000"));
+    assert!(e.ok(["exec", "c1", "ps"]).contains("sleep 1000"));
     assert_eq!(
-        e.ok(["exec", "c", "cat", "/proc/self/cgroup"]),
-        e.ok(["exec", "c", "cat", "/proc/1/cgroup"])
+        e.ok(["exec", "c1", "cat", "/proc/self/cgroup"]),
+        e.ok(["exec", "c1", "cat", "/proc/1/cgroup"])
     );
-    e.ok(["exec", "-d", "c", "touch", "/tmp/detached"]);
-    until("the detached exec has run", || e.run(["exec", "c", "ls", "/tmp/detached"]).status.success());
+    e.ok(["exec", "-d", "c1", "touch", "/tmp/detached"]);
+    until("the detached exec has run", || {
+        e.run(["exec", "c1", "ls", "/tmp/detached"]).status.success()
+    });
     e.finish();
 }
 
@@ -122,25 +155,42 @@ fn environment_labels_and_files_of_them() {
     let (env, labels) = (e.path("env"), e.path("labels"));
     std::fs::write(&env, "# comment\nA=from file\nB\nPATHLIKE=/x:/y\n").unwrap();
     std::fs::write(&labels, "l1=v1\nl2\n").unwrap();
-    let args = ["run", "--rm", "--env-file", env.to_str().unwrap(), "-e", "C", "-e", "D=4", "bb", "env"];
+    let args =
+        ["run", "--rm", "--env-file", env.to_str().unwrap(), "-e", "C", "-e", "D=4", "bb", "env"];
     let output = e.command().env("B", "own").env("C", "mine").args(args).output().unwrap();
     let out = text(&output.stdout);
     for line in ["A=from file", "B=own", "C=mine", "D=4", "PATHLIKE=/x:/y", "HOME=/root"] {
         assert!(out.lines().any(|l| l == line), "{line} in {out}");
     }
-    e.ok(["create", "--name", "l", "--label-file", labels.to_str().unwrap(), "-l", "l3=v3", "bb", "true"]);
-    assert_eq!(e.inspect("{{json .Config.Labels}}", "l"), r#"{"l1":"v1","l2":"","l3":"v3"}"#);
+    e.ok([
+        "create",
+        "--name",
+        "l1",
+        "--label-file",
+        labels.to_str().unwrap(),
+        "-l",
+        "l3=v3",
+        "bb",
+        "true",
+    ]);
+    assert_eq!(e.inspect("{{json .Config.Labels}}", "l1"), r#"{"l1":"v1","l2":"","l3":"v3"}"#);
     e.finish();
 }
 
 #[test]
 fn users_and_groups() {
     let e = Engine::new();
-    assert_eq!(e.ok(["run", "--rm", "-u", "ann", "bb", "id"]), "uid=1000(ann) gid=1000(ann) groups=50(staff)");
+    assert_eq!(
+        e.ok(["run", "--rm", "-u", "ann", "bb", "id"]),
+        "uid=1000(ann) gid=1000(ann) groups=50(staff)"
+    );
     assert_eq!(e.ok(["run", "--rm", "-u", "1234:50", "bb", "id", "-u"]), "1234");
-    let groups = e.ok(["run", "--rm", "--group-add", "staff", "--group-add", "77", "bb", "id", "-G"]);
+    let groups =
+        e.ok(["run", "--rm", "--group-add", "staff", "--group-add", "77", "bb", "id", "-G"]);
     assert!(groups.contains("50") && groups.contains("77"), "{groups}");
-    assert!(e.fails(125, ["run", "--rm", "-u", "zoe", "bb", "id"]).contains("unable to find user zoe"));
+    assert!(
+        e.fails(125, ["run", "--rm", "-u", "zoe", "bb", "id"]).contains("unable to find user zoe")
+    );
     e.finish();
 }
 
@@ -167,14 +217,24 @@ fn ps_filters_and_formats() {
 #[test]
 fn top_stats_and_events() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "bb", "sleep", "1000"]);
-    assert!(e.ok(["top", "c"]).contains("sleep 1000"));
-    assert!(e.ok(["top", "c", "-o", "pid,comm"]).contains("sleep"));
-    let stats = e.ok(["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "c"]);
-    assert_eq!(stats, "c 1");
-    e.ok(["kill", "c"]);
-    e.ok(["rm", "c"]);
-    let events = e.ok(["events", "--since", "1h", "--until", "0s", "-f", "type=container", "--format", "{{.Action}}"]);
+    e.ok(["run", "-d", "--name", "c1", "bb", "sleep", "1000"]);
+    assert!(e.ok(["top", "c1"]).contains("sleep 1000"));
+    assert!(e.ok(["top", "c1", "-o", "pid,comm"]).contains("sleep"));
+    let stats = e.ok(["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "c1"]);
+    assert_eq!(stats, "c1 1");
+    e.ok(["kill", "c1"]);
+    e.ok(["rm", "c1"]);
+    let events = e.ok([
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "-f",
+        "type=container",
+        "--format",
+        "{{.Action}}",
+    ]);
     let actions: Vec<_> = events.lines().collect();
     assert_eq!(actions, ["create", "start", "kill", "die", "destroy"]);
     e.finish();
@@ -201,13 +261,13 @@ fn events_are_heard_as_they_happen() {
         e.ok(["volume", "create", &format!("v{n}")]);
         receiver.recv_timeout(std::time::Duration::from_millis(300)).is_ok()
     });
-    e.ok(["run", "--name", "c", "bb", "true"]);
+    e.ok(["run", "--name", "c1", "bb", "true"]);
     let mut heard = Vec::new();
     until("the container's end is heard", || {
         heard.extend(receiver.try_iter());
-        heard.iter().any(|l| l == "die c")
+        heard.iter().any(|l| l == "die c1")
     });
-    assert!(heard.iter().any(|l| l == "start c"), "{heard:?}");
+    assert!(heard.iter().any(|l| l == "start c1"), "{heard:?}");
     listener.kill().unwrap();
     listener.wait().unwrap();
     reader.join().unwrap();
@@ -217,17 +277,29 @@ fn events_are_heard_as_they_happen() {
 #[test]
 fn another_runtime_by_path() {
     let e = Engine::new();
-    let Some(runc) = ["/usr/sbin/runc", "/usr/bin/runc"].into_iter().find(|p| std::path::Path::new(p).exists())
+    let Some(runc) =
+        ["/usr/sbin/runc", "/usr/bin/runc"].into_iter().find(|p| std::path::Path::new(p).exists())
     else {
         eprintln!("skipped: no runc here");
         return;
     };
     e.fails(5, ["run", "--rm", "--runtime", runc, "bb", "sh", "-c", "exit 5"]);
-    e.ok(["run", "-d", "--name", "r", "--runtime", runc, "bb", "sh", "-c", "echo from runc; sleep 1000"]);
-    until("its output", || e.ok(["logs", "r"]) == "from runc");
-    assert!(e.ok(["exec", "r", "ps"]).contains("sleep 1000"));
-    e.ok(["stop", "-t", "0", "r"]);
-    assert_eq!(e.inspect("{{.State.ExitCode}}", "r"), "137");
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "r1",
+        "--runtime",
+        runc,
+        "bb",
+        "sh",
+        "-c",
+        "echo from runc; sleep 1000",
+    ]);
+    until("its output", || e.ok(["logs", "r1"]) == "from runc");
+    assert!(e.ok(["exec", "r1", "ps"]).contains("sleep 1000"));
+    e.ok(["stop", "-t", "0", "r1"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "r1"), "137");
     e.fails(127, ["run", "--rm", "--runtime", runc, "bb", "nope"]);
     assert!(e.fails(125, ["run", "--rm", "--runtime", "/nope", "bb", "true"]).contains("/nope"));
     e.finish();
@@ -238,11 +310,11 @@ fn init_reaps_and_passes_signals_on() {
     let e = Engine::empty();
     e.fails(9, ["run", "--rm", "--init", "--rootfs", "/", "--", "sh", "-c", "exit 9"]);
     let script = "trap 'exit 8' TERM; (sleep 0.01 &); echo up; while :; do sleep 0.05; done";
-    e.ok(["run", "-d", "--name", "i", "--init", "--rootfs", "/", "--", "sh", "-c", script]);
-    until("it is up", || e.ok(["logs", "i"]).contains("up"));
+    e.ok(["run", "-d", "--name", "i1", "--init", "--rootfs", "/", "--", "sh", "-c", script]);
+    until("it is up", || e.ok(["logs", "i1"]).contains("up"));
     // The orphan's new parent is init, which takes it in.
-    until("no zombie is left", || !e.ok(["exec", "i", "ps", "-eo", "stat"]).contains('Z'));
-    e.ok(["stop", "i"]);
-    assert_eq!(e.inspect("{{.State.ExitCode}}", "i"), "8");
+    until("no zombie is left", || !e.ok(["exec", "i1", "ps", "-eo", "stat"]).contains('Z'));
+    e.ok(["stop", "i1"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "i1"), "8");
     e.finish();
 }

@@ -10,7 +10,9 @@ fn kill9(pid: i32) {
 
 /// A container that counts to `last`, with pauses, and ends with `code`.
 fn counter(last: u32, code: u32) -> String {
-    format!("i=0; while [ $i -le {last} ]; do echo n $i; i=$((i+1)); [ $((i % 50)) = 0 ] && sleep 0.1; done; exit {code}")
+    format!(
+        "i=0; while [ $i -le {last} ]; do echo n $i; i=$((i+1)); [ $((i % 50)) = 0 ] && sleep 0.1; done; exit {code}"
+    )
 }
 
 #[test]
@@ -22,7 +24,9 @@ fn twenty_containers_survive_their_keeper_again_and_again() {
     for _ in 0..3 {
         let pid = e.keeper("wherry-keeper");
         kill9(pid);
-        until("another keeper", || e.keepers().iter().any(|(p, n)| n == "wherry-keeper" && *p != pid));
+        until("another keeper", || {
+            e.keepers().iter().any(|(p, n)| n == "wherry-keeper" && *p != pid)
+        });
     }
     for n in 0..20 {
         let name = format!("c{n}");
@@ -37,29 +41,31 @@ fn twenty_containers_survive_their_keeper_again_and_again() {
 #[test]
 fn the_standby_is_replaced() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "bb", "sh", "-c", &counter(500, 4)]);
+    e.ok(["run", "-d", "--name", "c1", "bb", "sh", "-c", &counter(500, 4)]);
     let standby = e.keeper("wherry-standby");
     kill9(standby);
-    until("another standby", || e.keepers().iter().any(|(p, n)| n == "wherry-standby" && *p != standby));
+    until("another standby", || {
+        e.keepers().iter().any(|(p, n)| n == "wherry-standby" && *p != standby)
+    });
     // And now the keeper, whose children nobody of ours inherits.
     kill9(e.keeper("wherry-keeper"));
-    assert_eq!(e.ok(["wait", "c"]), "4");
-    assert_eq!(e.ok(["logs", "c"]).lines().count(), 501);
+    assert_eq!(e.ok(["wait", "c1"]), "4");
+    assert_eq!(e.ok(["logs", "c1"]).lines().count(), 501);
     e.finish();
 }
 
 #[test]
 fn both_at_once_harm_no_container() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "bb", "sh", "-c", &counter(800, 6)]);
-    until("it has begun", || e.ok(["logs", "c"]).lines().count() > 10);
+    e.ok(["run", "-d", "--name", "c1", "bb", "sh", "-c", &counter(800, 6)]);
+    until("it has begun", || e.ok(["logs", "c1"]).lines().count() > 10);
     let (keeper, standby) = (e.keeper("wherry-keeper"), e.keeper("wherry-standby"));
     Command::new("kill").args(["-9", &standby.to_string(), &keeper.to_string()]).status().unwrap();
     until("both are gone", || e.keepers().iter().all(|(p, _)| *p != keeper && *p != standby));
     // The next command starts a keeper that takes the container over.
-    assert_eq!(e.inspect("{{.State.Running}}", "c"), "true");
-    assert_eq!(e.ok(["wait", "c"]), "6");
-    let logs = e.ok(["logs", "c"]);
+    assert_eq!(e.inspect("{{.State.Running}}", "c1"), "true");
+    assert_eq!(e.ok(["wait", "c1"]), "6");
+    let logs = e.ok(["logs", "c1"]);
     let lines: Vec<_> = logs.lines().collect();
     // What was in flight between the two may be missing or doubled, nothing else.
     assert!(lines.len() >= 750, "{} lines", lines.len());
@@ -70,8 +76,8 @@ fn both_at_once_harm_no_container() {
 #[test]
 fn a_killed_client_leaves_no_container_of_rm() {
     let e = Engine::new();
-    let mut child = e.spawn(["run", "--rm", "--name", "c", "bb", "sh", "-c", "echo up; sleep 1"]);
-    until("it is up", || text(&e.run(["logs", "c"]).stdout).contains("up"));
+    let mut child = e.spawn(["run", "--rm", "--name", "c1", "bb", "sh", "-c", "echo up; sleep 1"]);
+    until("it is up", || text(&e.run(["logs", "c1"]).stdout).contains("up"));
     child.kill().unwrap();
     child.wait().unwrap();
     until("it is removed", || e.ok(["ps", "-aq"]).is_empty());
@@ -81,19 +87,19 @@ fn a_killed_client_leaves_no_container_of_rm() {
 #[test]
 fn a_start_killed_anywhere_can_be_repeated() {
     let e = Engine::new();
-    e.ok(["create", "--name", "c", "bb", "sleep", "1000"]);
+    e.ok(["create", "--name", "c1", "bb", "sleep", "1000"]);
     for delay in [0, 2, 5, 10, 20, 40] {
-        let mut child = e.spawn(["start", "c"]);
+        let mut child = e.spawn(["start", "c1"]);
         std::thread::sleep(std::time::Duration::from_millis(delay));
         let _ = child.kill();
         child.wait().unwrap();
-        let mut output = e.run(["start", "c"]);
+        let mut output = e.run(["start", "c1"]);
         until("it starts", || {
-            output = e.run(["start", "c"]);
+            output = e.run(["start", "c1"]);
             output.status.success()
         });
-        assert_eq!(e.inspect("{{.State.Running}}", "c"), "true");
-        e.ok(["kill", "c"]);
+        assert_eq!(e.inspect("{{.State.Running}}", "c1"), "true");
+        e.ok(["kill", "c1"]);
     }
     e.finish();
 }
@@ -101,17 +107,19 @@ fn a_start_killed_anywhere_can_be_repeated() {
 #[test]
 fn after_a_reboot_containers_are_shown_as_ended() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "bb", "sleep", "1000"]);
-    let pid: i32 = e.inspect("{{.State.Pid}}", "c").parse().unwrap();
+    e.ok(["run", "-d", "--name", "c1", "bb", "sleep", "1000"]);
+    let pid: i32 = e.inspect("{{.State.Pid}}", "c1").parse().unwrap();
     // A reboot: every process gone, an empty run root.
     for (pid, _) in e.keepers() {
         kill9(pid);
     }
     kill9(pid);
-    until("all is gone", || e.keepers().is_empty() && !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    until("all is gone", || {
+        e.keepers().is_empty() && !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    });
     std::fs::remove_dir_all(e.run_root()).unwrap();
-    assert_eq!(e.inspect("{{.State.Status}} {{.State.ExitCode}}", "c"), "exited 255");
-    e.ok(["start", "c"]);
-    assert_eq!(e.inspect("{{.State.Running}}", "c"), "true");
+    assert_eq!(e.inspect("{{.State.Status}} {{.State.ExitCode}}", "c1"), "exited 255");
+    e.ok(["start", "c1"]);
+    assert_eq!(e.inspect("{{.State.Running}}", "c1"), "true");
     e.finish();
 }

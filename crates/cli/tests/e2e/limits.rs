@@ -10,28 +10,64 @@ fn limit(v1: &str, v2: &str) -> String {
 #[test]
 fn memory_cpu_and_pids_are_limited() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "--memory", "32m", "--cpus", "0.5", "--pids-limit", "77", "--cpu-shares", "512",
-        "--cpuset-cpus", "0", "bb", "sleep", "1000"]);
-    let read = |v1: &str, v2: &str| e.ok(["exec", "c", "sh", "-c", &limit(v1, v2)]);
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "c1",
+        "--memory",
+        "32m",
+        "--cpus",
+        "0.5",
+        "--pids-limit",
+        "77",
+        "--cpu-shares",
+        "512",
+        "--cpuset-cpus",
+        "0",
+        "bb",
+        "sleep",
+        "1000",
+    ]);
+    let read = |v1: &str, v2: &str| e.ok(["exec", "c1", "sh", "-c", &limit(v1, v2)]);
     assert_eq!(read("memory/memory.limit_in_bytes", "memory.max"), "33554432");
     assert_eq!(read("pids/pids.max", "pids.max"), "77");
     assert_eq!(read("cpuset/cpuset.cpus", "cpuset.cpus"), "0");
-    let quota = e.ok(["exec", "c", "sh", "-c", &limit("cpu/cpu.cfs_quota_us", "cpu.max")]);
+    let quota = e.ok(["exec", "c1", "sh", "-c", &limit("cpu/cpu.cfs_quota_us", "cpu.max")]);
     assert!(quota == "50000" || quota == "50000 100000", "{quota}");
-    e.ok(["update", "--memory", "64m", "--memory-swap", "128m", "--pids-limit", "99", "c"]);
+    e.ok(["update", "--memory", "64m", "--memory-swap", "128m", "--pids-limit", "99", "c1"]);
     assert_eq!(read("memory/memory.limit_in_bytes", "memory.max"), "67108864");
     assert_eq!(read("pids/pids.max", "pids.max"), "99");
-    assert_eq!(e.inspect("{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}", "c"), "67108864 99");
+    assert_eq!(e.inspect("{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}", "c1"), "67108864 99");
     e.finish();
 }
 
 #[test]
 fn running_out_of_memory_is_told() {
     let e = Engine::new();
-    let run = e.run(["run", "--name", "c", "--memory", "16m", "--memory-swap", "16m", "bb", "sh", "-c",
-        "x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo ${#x}"]);
-    assert_eq!(e.inspect("{{.State.OOMKilled}}", "c"), "true", "exit code {:?}", run.status.code());
-    assert!(e.ok(["events", "--since", "1h", "--until", "0s", "--format", "{{.Action}}"]).contains("oom"));
+    let run = e.run([
+        "run",
+        "--name",
+        "c1",
+        "--memory",
+        "16m",
+        "--memory-swap",
+        "16m",
+        "bb",
+        "sh",
+        "-c",
+        "x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo ${#x}",
+    ]);
+    assert_eq!(
+        e.inspect("{{.State.OOMKilled}}", "c1"),
+        "true",
+        "exit code {:?}",
+        run.status.code()
+    );
+    assert!(
+        e.ok(["events", "--since", "1h", "--until", "0s", "--format", "{{.Action}}"])
+            .contains("oom")
+    );
     e.finish();
 }
 
@@ -50,9 +86,27 @@ fn capabilities_are_dockers() {
     assert!(effective(&["--privileged"]).starts_with("000001ff"));
     e.fails(1, ["run", "--rm", "bb", "chroot", "/nope"]);
     assert!(!e.run(["run", "--rm", "bb", "mount", "-t", "tmpfs", "x", "/tmp"]).status.success());
-    assert!(e.run(["run", "--rm", "--cap-add", "sys_admin", "--security-opt", "seccomp=unconfined", "bb", "mount", "-t",
-        "tmpfs", "x", "/tmp"]).status.success());
-    assert!(e.fails(125, ["run", "--rm", "--cap-add", "bogus", "bb", "true"]).contains("CAP_BOGUS"));
+    assert!(
+        e.run([
+            "run",
+            "--rm",
+            "--cap-add",
+            "sys_admin",
+            "--security-opt",
+            "seccomp=unconfined",
+            "bb",
+            "mount",
+            "-t",
+            "tmpfs",
+            "x",
+            "/tmp"
+        ])
+        .status
+        .success()
+    );
+    assert!(
+        e.fails(125, ["run", "--rm", "--cap-add", "bogus", "bb", "true"]).contains("CAP_BOGUS")
+    );
     e.finish();
 }
 
@@ -77,7 +131,11 @@ fn system_calls_are_filtered() {
     let error = e.fails(1, ["run", "--rm", "--security-opt", &option, "bb", "mkdir", "/x"]);
     assert!(error.contains("not supported"), "{error}");
     std::fs::write(&profile, "{").unwrap();
-    assert!(e.fails(125, ["run", "--rm", "--security-opt", &option, "bb", "true"]).to_lowercase().contains("seccomp"));
+    assert!(
+        e.fails(125, ["run", "--rm", "--security-opt", &option, "bb", "true"])
+            .to_lowercase()
+            .contains("seccomp")
+    );
     e.finish();
 }
 
@@ -97,31 +155,95 @@ fn devices_are_refused_unless_given() {
     let e = Engine::new();
     // Making a node is allowed, using it is not.
     e.fails(1, ["run", "--rm", "bb", "sh", "-c", "mknod /kmsg c 1 11 && head -c 1 /kmsg"]);
-    e.ok(["run", "--rm", "bb", "sh", "-c", "head -c 1 /dev/zero; echo x > /dev/null; head -c 1 /dev/urandom"]);
-    assert_eq!(e.ok(["run", "--rm", "--device", "/dev/zero:/dev/mine:r", "bb", "sh", "-c", "head -c 3 /dev/mine | wc -c"]), "3");
-    e.ok(["run", "--rm", "--device-cgroup-rule", "c 1:11 r", "bb", "sh", "-c", "mknod /k c 1 11 && dd if=/k of=/dev/null bs=1 count=0"]);
-    assert!(e.fails(125, ["run", "--rm", "--device", "/dev/nope", "bb", "true"]).contains("/dev/nope"));
-    assert!(e.fails(125, ["run", "--rm", "--device-cgroup-rule", "zzz", "bb", "true"]).contains("zzz"));
+    e.ok([
+        "run",
+        "--rm",
+        "bb",
+        "sh",
+        "-c",
+        "head -c 1 /dev/zero; echo x > /dev/null; head -c 1 /dev/urandom",
+    ]);
+    assert_eq!(
+        e.ok([
+            "run",
+            "--rm",
+            "--device",
+            "/dev/zero:/dev/mine:r",
+            "bb",
+            "sh",
+            "-c",
+            "head -c 3 /dev/mine | wc -c"
+        ]),
+        "3"
+    );
+    e.ok([
+        "run",
+        "--rm",
+        "--device-cgroup-rule",
+        "c 10:229 rw",
+        "bb",
+        "sh",
+        "-c",
+        "mknod /k c 10 229 && : <> /k",
+    ]);
+    assert!(
+        e.fails(125, ["run", "--rm", "--device", "/dev/nope", "bb", "true"]).contains("/dev/nope")
+    );
+    assert!(
+        e.fails(125, ["run", "--rm", "--device-cgroup-rule", "zzz", "bb", "true"]).contains("zzz")
+    );
     e.finish();
 }
 
 #[test]
 fn rlimits_sysctls_and_oom_score() {
     let e = Engine::new();
-    assert_eq!(e.ok(["run", "--rm", "--ulimit", "nofile=100:200", "bb", "sh", "-c", "ulimit -n; ulimit -Hn"]), "100\n200");
-    assert_eq!(e.ok(["run", "--rm", "--sysctl", "kernel.msgmax=9999", "bb", "cat", "/proc/sys/kernel/msgmax"]), "9999");
-    assert_eq!(e.ok(["run", "--rm", "--oom-score-adj", "500", "bb", "cat", "/proc/self/oom_score_adj"]), "500");
-    assert!(e.fails(125, ["run", "--rm", "--sysctl", "kernel.panic=1", "bb", "true"]).contains("kernel.panic"));
-    assert!(e.fails(125, ["run", "--rm", "--ulimit", "nofile=200:100", "bb", "true"]).contains("ulimit"));
+    assert_eq!(
+        e.ok([
+            "run",
+            "--rm",
+            "--ulimit",
+            "nofile=100:200",
+            "bb",
+            "sh",
+            "-c",
+            "ulimit -n; ulimit -Hn"
+        ]),
+        "100\n200"
+    );
+    assert_eq!(
+        e.ok([
+            "run",
+            "--rm",
+            "--sysctl",
+            "kernel.msgmax=9999",
+            "bb",
+            "cat",
+            "/proc/sys/kernel/msgmax"
+        ]),
+        "9999"
+    );
+    assert_eq!(
+        e.ok(["run", "--rm", "--oom-score-adj", "500", "bb", "cat", "/proc/self/oom_score_adj"]),
+        "500"
+    );
+    assert!(
+        e.fails(125, ["run", "--rm", "--sysctl", "kernel.panic=1", "bb", "true"])
+            .contains("kernel.panic")
+    );
+    assert!(
+        e.fails(125, ["run", "--rm", "--ulimit", "nofile=200:100", "bb", "true"])
+            .contains("ulimit")
+    );
     e.finish();
 }
 
 #[test]
 fn a_paused_container_can_be_killed() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "bb", "sleep", "1000"]);
-    e.ok(["pause", "c"]);
-    e.ok(["rm", "-f", "c"]);
+    e.ok(["run", "-d", "--name", "c1", "bb", "sleep", "1000"]);
+    e.ok(["pause", "c1"]);
+    e.ok(["rm", "-f", "c1"]);
     until("it is gone", || e.ok(["ps", "-aq"]).is_empty());
     e.finish();
 }

@@ -40,7 +40,8 @@ fn three_hundred_runs_in_a_loop() {
     let (mounts_after, left) = census(&e);
     assert_eq!(mounts_after, mounts);
     // The witness has a directory, a note and two pipes; nobody else has anything.
-    let others: Vec<_> = left.iter().filter(|l| !l.contains(&e.ok(["ps", "-q", "--no-trunc"]))).collect();
+    let others: Vec<_> =
+        left.iter().filter(|l| !l.contains(&e.ok(["ps", "-q", "--no-trunc"]))).collect();
     assert!(others.is_empty(), "{others:?}");
     assert_eq!(e.ok(["ps", "-a", "--format", "{{.Names}}"]), "witness");
     let id = e.ok(["ps", "-q", "--no-trunc"]);
@@ -55,11 +56,17 @@ fn three_hundred_runs_in_a_loop() {
 #[test]
 fn fifty_runs_at_once() {
     let e = Engine::new();
-    let children: Vec<_> =
-        (0..50).map(|n| e.spawn(["run", "--rm", "bb", "sh", "-c", &format!("echo {n}; exit {n}")])).collect();
+    let children: Vec<_> = (0..50)
+        .map(|n| e.spawn(["run", "--rm", "bb", "sh", "-c", &format!("echo {n}; exit {n}")]))
+        .collect();
     for (n, child) in children.into_iter().enumerate() {
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(i32::try_from(n).unwrap()), "{}", crate::harness::text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(i32::try_from(n).unwrap()),
+            "{}",
+            crate::harness::text(&output.stderr)
+        );
         assert_eq!(crate::harness::text(&output.stdout), n.to_string());
     }
     assert_eq!(e.ok(["ps", "-aq"]), "");

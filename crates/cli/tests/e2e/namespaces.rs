@@ -9,7 +9,13 @@ fn link(path: &str) -> String {
 #[test]
 fn each_kind_is_own_or_the_hosts() {
     let e = Engine::new();
-    for (kind, option) in [("pid", "--pid=host"), ("uts", "--uts=host"), ("ipc", "--ipc=host"), ("net", "--network=host"), ("cgroup", "--cgroupns=host")] {
+    for (kind, option) in [
+        ("pid", "--pid=host"),
+        ("uts", "--uts=host"),
+        ("ipc", "--ipc=host"),
+        ("net", "--network=host"),
+        ("cgroup", "--cgroupns=host"),
+    ] {
         let host = link(&format!("/proc/self/ns/{kind}"));
         let path = format!("/proc/self/ns/{kind}");
         assert_ne!(e.ok(["run", "--rm", "bb", "readlink", &path]), host, "{kind}");
@@ -21,17 +27,30 @@ fn each_kind_is_own_or_the_hosts() {
 #[test]
 fn namespaces_of_another_container() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "a", "--ipc", "shareable", "bb", "sleep", "1000"]);
-    for (kind, option) in [("pid", "--pid=container:a"), ("net", "--network=container:a"), ("ipc", "--ipc=container:a")] {
+    e.ok(["run", "-d", "--name", "a1", "--ipc", "shareable", "bb", "sleep", "1000"]);
+    for (kind, option) in [
+        ("pid", "--pid=container:a1"),
+        ("net", "--network=container:a1"),
+        ("ipc", "--ipc=container:a1"),
+    ] {
         let path = format!("/proc/self/ns/{kind}");
-        assert_eq!(e.ok(["run", "--rm", option, "bb", "readlink", &path]), e.ok(["exec", "a", "readlink", &path]), "{kind}");
+        assert_eq!(
+            e.ok(["run", "--rm", option, "bb", "readlink", &path]),
+            e.ok(["exec", "a1", "readlink", &path]),
+            "{kind}"
+        );
     }
-    assert!(e.ok(["run", "--rm", "--pid=container:a", "bb", "ps"]).contains("sleep 1000"));
-    e.ok(["exec", "a", "touch", "/dev/shm/shared"]);
-    e.ok(["run", "--rm", "--ipc=container:a", "bb", "ls", "/dev/shm/shared"]);
-    e.ok(["run", "-d", "--name", "b", "bb", "sleep", "1000"]);
-    assert!(e.fails(125, ["run", "--rm", "--ipc=container:b", "bb", "true"]).contains("non-shareable"));
-    assert!(e.fails(125, ["run", "--rm", "--pid=container:nope", "bb", "true"]).contains("No such container: nope"));
+    assert!(e.ok(["run", "--rm", "--pid=container:a1", "bb", "ps"]).contains("sleep 1000"));
+    e.ok(["exec", "a1", "touch", "/dev/shm/shared"]);
+    e.ok(["run", "--rm", "--ipc=container:a1", "bb", "ls", "/dev/shm/shared"]);
+    e.ok(["run", "-d", "--name", "b1", "bb", "sleep", "1000"]);
+    assert!(
+        e.fails(125, ["run", "--rm", "--ipc=container:b1", "bb", "true"]).contains("non-shareable")
+    );
+    assert!(
+        e.fails(125, ["run", "--rm", "--pid=container:nope", "bb", "true"])
+            .contains("No such container: nope")
+    );
     e.finish();
 }
 
@@ -40,8 +59,22 @@ fn host_names_and_files() {
     let e = Engine::new();
     let id = e.ok(["run", "-d", "bb", "sleep", "1000"]);
     assert_eq!(e.ok(["exec", &id, "hostname"]), id[..12]);
-    let out = e.ok(["run", "--rm", "--hostname", "box", "--domainname", "example.test", "--add-host", "db:10.1.2.3",
-        "--dns", "10.9.9.9", "bb", "sh", "-c", "hostname; cat /etc/hosts /etc/hostname /etc/resolv.conf"]);
+    let out = e.ok([
+        "run",
+        "--rm",
+        "--hostname",
+        "box",
+        "--domainname",
+        "example.test",
+        "--add-host",
+        "db:10.1.2.3",
+        "--dns",
+        "10.9.9.9",
+        "bb",
+        "sh",
+        "-c",
+        "hostname; cat /etc/hosts /etc/hostname /etc/resolv.conf",
+    ]);
     for part in ["box", "10.1.2.3\tdb", "box.example.test", "nameserver 10.9.9.9"] {
         assert!(out.contains(part), "{part} in {out}");
     }
@@ -54,7 +87,7 @@ fn host_names_and_files() {
 fn no_mount_of_a_container_is_seen_by_the_host() {
     let e = Engine::new();
     let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
-    e.ok(["run", "-d", "--name", "c", "-v", "v:/v", "--tmpfs", "/t", "bb", "sleep", "1000"]);
+    e.ok(["run", "-d", "--name", "c1", "-v", "v:/v", "--tmpfs", "/t", "bb", "sleep", "1000"]);
     assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(), before);
     e.finish();
 }
@@ -62,7 +95,8 @@ fn no_mount_of_a_container_is_seen_by_the_host() {
 #[test]
 fn leftover_processes_of_the_hosts_pid_namespace_are_killed() {
     let e = Engine::new();
-    let id = e.ok(["run", "-d", "--pid", "host", "bb", "sh", "-c", "sleep 4321 & echo $!; sleep 0.2"]);
+    let id =
+        e.ok(["run", "-d", "--pid", "host", "bb", "sh", "-c", "sleep 4321 & echo $!; sleep 0.2"]);
     e.ok(["wait", &id]);
     let pid = e.ok(["logs", &id]);
     until("the background process is gone", || {

@@ -5,9 +5,22 @@ use crate::harness::{Engine, until};
 #[test]
 fn on_failure_counts() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "--restart", "on-failure:2", "bb", "sh", "-c", "echo try; exit 3"]);
-    until("it has given up", || e.inspect("{{.State.Status}} {{.RestartCount}}", "c") == "exited 2");
-    assert_eq!(e.ok(["logs", "c"]).lines().count(), 3);
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "c1",
+        "--restart",
+        "on-failure:2",
+        "bb",
+        "sh",
+        "-c",
+        "echo try; exit 3",
+    ]);
+    until("it has given up", || {
+        e.inspect("{{.State.Status}} {{.RestartCount}}", "c1") == "exited 2"
+    });
+    assert_eq!(e.ok(["logs", "c1"]).lines().count(), 3);
     e.ok(["run", "-d", "--name", "good", "--restart", "on-failure", "bb", "true"]);
     until("it has ended", || e.inspect("{{.State.Status}}", "good") == "exited");
     assert_eq!(e.inspect("{{.RestartCount}}", "good"), "0");
@@ -17,13 +30,26 @@ fn on_failure_counts() {
 #[test]
 fn always_restarts_until_it_is_stopped() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "--restart", "always", "bb", "sh", "-c", "echo up; sleep 0.1"]);
-    until("it was started again", || e.inspect("{{.RestartCount}}", "c").parse::<u32>().unwrap() >= 2);
-    e.ok(["stop", "-t", "0", "c"]);
-    assert_eq!(e.inspect("{{.State.Running}} {{.State.Restarting}}", "c"), "false false");
-    let count = e.ok(["logs", "c"]).lines().count();
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "c1",
+        "--restart",
+        "always",
+        "bb",
+        "sh",
+        "-c",
+        "echo up; sleep 0.1",
+    ]);
+    until("it was started again", || {
+        e.inspect("{{.RestartCount}}", "c1").parse::<u32>().unwrap() >= 2
+    });
+    e.ok(["stop", "-t", "0", "c1"]);
+    assert_eq!(e.inspect("{{.State.Running}} {{.State.Restarting}}", "c1"), "false false");
+    let count = e.ok(["logs", "c1"]).lines().count();
     until("the keeper has left", || e.keepers().is_empty());
-    assert_eq!(e.ok(["logs", "c"]).lines().count(), count);
+    assert_eq!(e.ok(["logs", "c1"]).lines().count(), count);
     assert!(e.fails(125, ["run", "--rm", "--restart", "always", "bb", "true"]).contains("restart"));
     assert!(e.fails(125, ["run", "--restart", "sometimes", "bb", "true"]).contains("sometimes"));
     e.finish();
@@ -32,11 +58,11 @@ fn always_restarts_until_it_is_stopped() {
 #[test]
 fn a_killed_process_is_restarted() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "--restart", "unless-stopped", "bb", "sleep", "1000"]);
-    let pid = e.inspect("{{.State.Pid}}", "c");
+    e.ok(["run", "-d", "--name", "c1", "--restart", "unless-stopped", "bb", "sleep", "1000"]);
+    let pid = e.inspect("{{.State.Pid}}", "c1");
     std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
     until("it lives again", || {
-        let now = e.inspect("{{.State.Running}} {{.State.Pid}}", "c");
+        let now = e.inspect("{{.State.Running}} {{.State.Pid}}", "c1");
         now.starts_with("true ") && !now.ends_with(&format!(" {pid}")) && !now.ends_with(" 0")
     });
     e.finish();
@@ -45,25 +71,43 @@ fn a_killed_process_is_restarted() {
 #[test]
 fn health_is_checked_and_shown() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "c", "--health-cmd", "cat /tmp/ok", "--health-interval", "100ms",
-        "--health-retries", "2", "bb", "sleep", "1000"]);
-    let health = || e.inspect("{{.State.Health.Status}}", "c");
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "c1",
+        "--health-cmd",
+        "cat /tmp/ok",
+        "--health-interval",
+        "100ms",
+        "--health-retries",
+        "2",
+        "bb",
+        "sleep",
+        "1000",
+    ]);
+    let health = || e.inspect("{{.State.Health.Status}}", "c1");
     until("it is unhealthy", || health() == "unhealthy");
     assert!(e.ok(["ps"]).contains("(unhealthy)"));
     assert_eq!(e.ok(["ps", "-q", "-f", "health=unhealthy"]).lines().count(), 1);
-    e.ok(["exec", "c", "touch", "/tmp/ok"]);
+    e.ok(["exec", "c1", "touch", "/tmp/ok"]);
     until("it is healthy", || health() == "healthy");
-    assert!(e.inspect("{{(index .State.Health.Log 0).Output}}", "c").contains("No such file") || true);
+    assert!(
+        e.inspect("{{(index .State.Health.Log 0).Output}}", "c1").contains("No such file") || true
+    );
     let events = e.ok(["events", "--since", "1h", "--until", "0s", "--format", "{{.Action}}"]);
-    assert!(events.contains("health_status: unhealthy") && events.contains("health_status: healthy"), "{events}");
-    assert_eq!(e.inspect("{{.State.Running}} {{.RestartCount}}", "c"), "true 0");
+    assert!(
+        events.contains("health_status: unhealthy") && events.contains("health_status: healthy"),
+        "{events}"
+    );
+    assert_eq!(e.inspect("{{.State.Running}} {{.RestartCount}}", "c1"), "true 0");
     // A steward that is killed is replaced.
     for (pid, name) in e.keepers() {
         if !name.starts_with("wherry-") {
             std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
         }
     }
-    e.ok(["exec", "c", "rm", "/tmp/ok"]);
+    e.ok(["exec", "c1", "rm", "/tmp/ok"]);
     until("it is unhealthy again", || health() == "unhealthy");
     e.finish();
 }

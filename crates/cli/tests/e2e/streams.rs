@@ -28,29 +28,37 @@ fn input_reaches_the_container_and_ends() {
 #[test]
 fn a_reader_that_leaves_ends_the_pipe() {
     let e = Engine::new();
-    let mut child = e.spawn(["run", "--rm", "--name", "y", "bb", "yes"]);
+    let mut child = e.spawn(["run", "--rm", "--name", "y1", "bb", "yes"]);
     let mut first = [0; 1000];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     drop(child.stdout.take());
     child.wait().unwrap();
-    e.ok(["rm", "-f", "y"]);
+    e.ok(["rm", "-f", "y1"]);
     e.finish();
 }
 
 #[test]
 fn logs_tail_since_timestamps_and_follow() {
     let e = Engine::new();
-    e.ok(["run", "--name", "l", "bb", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; done"]);
-    assert_eq!(e.ok(["logs", "-n", "2", "l"]), "line 4\nline 5");
-    assert_eq!(e.ok(["logs", "--tail", "0", "l"]), "");
-    let stamped = e.ok(["logs", "-t", "-n", "1", "l"]);
+    e.ok(["run", "--name", "l1", "bb", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; done"]);
+    assert_eq!(e.ok(["logs", "-n", "2", "l1"]), "line 4\nline 5");
+    assert_eq!(e.ok(["logs", "--tail", "0", "l1"]), "");
+    let stamped = e.ok(["logs", "-t", "-n", "1", "l1"]);
     assert!(stamped.starts_with("20") && stamped.ends_with("Z line 5"), "{stamped}");
-    assert_eq!(e.ok(["logs", "--since", "1h", "l"]).lines().count(), 5);
-    assert_eq!(e.ok(["logs", "--until", "1h", "l"]), "");
+    assert_eq!(e.ok(["logs", "--since", "1h", "l1"]).lines().count(), 5);
+    assert_eq!(e.ok(["logs", "--until", "1h", "l1"]), "");
     // Following a container ends with it and has every line.
-    e.ok(["run", "-d", "--name", "f", "bb", "sh", "-c",
-        "i=0; while [ $i -lt 200 ]; do echo $i; i=$((i+1)); done; sleep 0.2; echo last"]);
-    let followed = e.ok(["logs", "-f", "f"]);
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "f1",
+        "bb",
+        "sh",
+        "-c",
+        "i=0; while [ $i -lt 200 ]; do echo $i; i=$((i+1)); done; sleep 0.2; echo last",
+    ]);
+    let followed = e.ok(["logs", "-f", "f1"]);
     assert_eq!(followed.lines().count(), 201);
     assert!(followed.ends_with("last"));
     e.finish();
@@ -59,8 +67,18 @@ fn logs_tail_since_timestamps_and_follow() {
 #[test]
 fn a_journal_is_bounded() {
     let e = Engine::new();
-    let id = e.ok(["run", "-d", "--log-opt", "max-size=50k", "--log-opt", "max-file=2", "bb", "sh", "-c",
-        "i=0; while [ $i -lt 20000 ]; do echo some line number $i; i=$((i+1)); done"]);
+    let id = e.ok([
+        "run",
+        "-d",
+        "--log-opt",
+        "max-size=50k",
+        "--log-opt",
+        "max-file=2",
+        "bb",
+        "sh",
+        "-c",
+        "i=0; while [ $i -lt 20000 ]; do echo some line number $i; i=$((i+1)); done",
+    ]);
     e.ok(["wait", &id]);
     let dir = e.data_root().join("containers").join(&id);
     let size: u64 = std::fs::read_dir(&dir)
@@ -77,21 +95,28 @@ fn a_journal_is_bounded() {
 #[test]
 fn log_drivers() {
     let e = Engine::new();
-    e.ok(["run", "--name", "n", "--log-driver", "none", "bb", "echo", "x"]);
-    assert!(e.fails(1, ["logs", "n"]).contains("does not support reading"));
+    e.ok(["run", "--name", "n1", "--log-driver", "none", "bb", "echo", "x1"]);
+    assert!(e.fails(1, ["logs", "n1"]).contains("does not support reading"));
     assert_eq!(e.ok(["run", "--rm", "--log-driver", "none", "bb", "echo", "seen"]), "seen");
-    assert_eq!(e.ok(["run", "--rm", "--log-driver", "passthrough", "bb", "echo", "direct"]), "direct");
-    assert!(e.fails(125, ["run", "--rm", "--log-driver", "syslog", "bb", "true"]).contains("syslog"));
-    assert!(e.fails(125, ["run", "--rm", "--log-opt", "max-size=x", "bb", "true"]).contains("max-size"));
+    assert_eq!(
+        e.ok(["run", "--rm", "--log-driver", "passthrough", "bb", "echo", "direct"]),
+        "direct"
+    );
+    assert!(
+        e.fails(125, ["run", "--rm", "--log-driver", "syslog", "bb", "true"]).contains("syslog")
+    );
+    assert!(
+        e.fails(125, ["run", "--rm", "--log-opt", "max-size=x", "bb", "true"]).contains("max-size")
+    );
     e.finish();
 }
 
 #[test]
 fn several_clients_attach_to_one_container() {
     let e = Engine::new();
-    e.ok(["run", "-di", "--name", "a", "bb", "sh", "-c", "while read l; do echo got $l; done"]);
-    let mut first = e.spawn(["attach", "a"]);
-    let mut second = e.spawn(["attach", "--no-stdin", "a"]);
+    e.ok(["run", "-di", "--name", "a1", "bb", "sh", "-c", "while read l; do echo got $l; done"]);
+    let mut first = e.spawn(["attach", "a1"]);
+    let mut second = e.spawn(["attach", "--no-stdin", "a1"]);
     let mut input = first.stdin.take().unwrap();
     // Both must be attached before the line that both are to see.
     let mut seen = String::new();
@@ -111,7 +136,7 @@ fn several_clients_attach_to_one_container() {
         seen.extend(receiver.try_iter());
         seen.contains("got hello")
     });
-    e.ok(["kill", "a"]);
+    e.ok(["kill", "a1"]);
     assert_eq!(first.wait().unwrap().code(), Some(137));
     assert_eq!(second.wait().unwrap().code(), Some(137));
     reader.join().unwrap();
@@ -142,8 +167,8 @@ fn a_terminal_has_a_size_and_a_name() {
     assert!(out.contains("33 77") && out.contains("yes"), "{out}");
     let out = on_terminal(&e, "run --rm -it bb sh", b"echo $((6*7))\nexit\n");
     assert!(out.contains("42"), "{out}");
-    e.ok(["run", "-d", "--name", "x", "bb", "sleep", "1000"]);
-    let out = on_terminal(&e, "exec -it x sh -c 'stty size; tty'", b"");
+    e.ok(["run", "-d", "--name", "x1", "bb", "sleep", "1000"]);
+    let out = on_terminal(&e, "exec -it x1 sh -c 'stty size; tty'", b"");
     assert!(out.contains("33 77"), "{out}");
     // Without a terminal on our side there is none to give.
     let output = e.with_input(["run", "--rm", "-it", "bb", "true"], b"");
@@ -155,19 +180,27 @@ fn a_terminal_has_a_size_and_a_name() {
 #[test]
 fn detach_keys_leave_the_container_running() {
     let e = Engine::new();
-    on_terminal(&e, "run -it --name d bb sh", b"\x10\x11");
-    assert_eq!(e.inspect("{{.State.Running}}", "d"), "true");
-    on_terminal(&e, "attach --detach-keys ctrl-x,x d", b"\x18x");
-    assert_eq!(e.inspect("{{.State.Running}}", "d"), "true");
+    on_terminal(&e, "run -it --name d1 bb sh", b"\x10\x11");
+    assert_eq!(e.inspect("{{.State.Running}}", "d1"), "true");
+    on_terminal(&e, "attach --detach-keys ctrl-x,x d1", b"\x18x");
+    assert_eq!(e.inspect("{{.State.Running}}", "d1"), "true");
     e.finish();
 }
 
 #[test]
 fn signals_are_passed_on() {
     let e = Engine::new();
-    let mut child = e.spawn(["run", "--rm", "--name", "s", "bb", "sh", "-c",
-        "trap 'echo caught; exit 3' TERM; echo up; while :; do sleep 0.05; done"]);
-    until("it is up", || text(&e.run(["logs", "s"]).stdout).contains("up"));
+    let mut child = e.spawn([
+        "run",
+        "--rm",
+        "--name",
+        "s1",
+        "bb",
+        "sh",
+        "-c",
+        "trap 'echo caught; exit 3' TERM; echo up; while :; do sleep 0.05; done",
+    ]);
+    until("it is up", || text(&e.run(["logs", "s1"]).stdout).contains("up"));
     std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3));
     e.finish();

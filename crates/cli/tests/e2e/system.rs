@@ -3,17 +3,28 @@
 use crate::harness::{Engine, text};
 
 fn du(dir: &std::path::Path) -> u64 {
-    let output = std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(dir).output().unwrap();
+    let output =
+        std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(dir).output().unwrap();
     text(&output.stdout).split_whitespace().next().unwrap().parse().unwrap()
 }
 
 #[test]
 fn every_byte_is_accounted_for() {
     let e = Engine::new();
-    e.ok(["run", "--name", "c", "-v", "v:/v", "bb", "sh", "-c", "head -c 3000000 /dev/urandom > /big; head -c 500000 /dev/urandom > /v/f; seq 1 5000"]);
+    e.ok([
+        "run",
+        "--name",
+        "c1",
+        "-v",
+        "v:/v",
+        "bb",
+        "sh",
+        "-c",
+        "head -c 3000000 /dev/urandom > /big; head -c 500000 /dev/urandom > /v/f; seq 1 5000",
+    ]);
     let json = e.ok(["system", "df", "--format", "{{json .}}"]);
     let verbose = e.ok(["system", "df", "-v"]);
-    assert!(verbose.contains("c") && verbose.contains("v"), "{verbose}");
+    assert!(verbose.contains("c1") && verbose.contains("v"), "{verbose}");
     assert!(json.contains("Images"), "{json}");
     let stray = e.data_root().join("stray");
     std::fs::write(&stray, vec![1; 100_000]).unwrap();
@@ -45,7 +56,10 @@ fn information_about_the_engine() {
     assert!(e.ok(["version"]).contains("Version"));
     assert_eq!(e.ok(["info", "-f", "{{.Images}} {{.OSType}}"]), "1 linux");
     let config = e.ok(["config", "show"]);
-    assert!(config.contains("data-root") && config.contains(e.data_root().to_str().unwrap()), "{config}");
+    assert!(
+        config.contains("data-root") && config.contains(e.data_root().to_str().unwrap()),
+        "{config}"
+    );
     let doctor = e.run(["doctor"]);
     assert!(text(&doctor.stdout).to_lowercase().contains("cgroup"));
     e.finish();
@@ -69,7 +83,10 @@ fn under_dockers_name_it_speaks_as_docker() {
     assert_eq!(run(&["run", "--rm", "bb", "echo", "x"]), (0, "x".into(), String::new()));
     let (code, _, error) = run(&["run", "--bogus", "bb"]);
     assert_eq!(code, 125);
-    assert!(error.contains("unknown flag: --bogus") && error.contains("docker run --help"), "{error}");
+    assert!(
+        error.contains("unknown flag: --bogus") && error.contains("docker run --help"),
+        "{error}"
+    );
     let (code, _, error) = run(&["start", "nope"]);
     assert_eq!(code, 1);
     assert!(error.contains("Error response from daemon: No such container: nope"), "{error}");
@@ -79,7 +96,7 @@ fn under_dockers_name_it_speaks_as_docker() {
 #[test]
 fn a_read_only_data_root_can_be_looked_at() {
     let e = Engine::new();
-    e.ok(["create", "--name", "c", "bb", "true"]);
+    e.ok(["create", "--name", "c1", "bb", "true"]);
     // A mount namespace of its own in which the data root is read-only.
     let script = format!(
         "mount --bind {0} {0} && mount -o remount,bind,ro {0} && exec \"$@\"",
@@ -93,7 +110,12 @@ fn a_read_only_data_root_can_be_looked_at() {
     };
     let create = run(&["create", "bb", "true"]);
     assert!(!create.status.success());
-    assert_eq!(text(&create.stderr).lines().filter(|l| !l.is_empty() && !l.starts_with("Run '")).count(), 1, "{}", text(&create.stderr));
-    assert_eq!(e.ok(["ps", "-a", "--format", "{{.Names}}"]), "c");
+    assert_eq!(
+        text(&create.stderr).lines().filter(|l| !l.is_empty() && !l.starts_with("Run '")).count(),
+        1,
+        "{}",
+        text(&create.stderr)
+    );
+    assert_eq!(e.ok(["ps", "-a", "--format", "{{.Names}}"]), "c1");
     e.finish();
 }

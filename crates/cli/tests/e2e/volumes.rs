@@ -5,12 +5,15 @@ use crate::harness::Engine;
 #[test]
 fn named_volumes_keep_their_files() {
     let e = Engine::new();
-    assert_eq!(e.ok(["volume", "create", "-l", "a=b", "data"]), "data");
+    assert_eq!(e.ok(["volume", "create", "--label", "a=b", "data"]), "data");
     e.ok(["run", "--rm", "-v", "data:/d", "bb", "sh", "-c", "echo kept > /d/f"]);
     assert_eq!(e.ok(["run", "--rm", "-v", "data:/d:ro", "bb", "cat", "/d/f"]), "kept");
     e.fails(1, ["run", "--rm", "-v", "data:/d:ro", "bb", "touch", "/d/x"]);
     assert_eq!(e.ok(["volume", "ls", "-q"]), "data");
-    assert_eq!(e.ok(["volume", "inspect", "-f", "{{.Name}} {{.Driver}} {{.Labels.a}}", "data"]), "data local b");
+    assert_eq!(
+        e.ok(["volume", "inspect", "-f", "{{.Name}} {{.Driver}} {{.Labels.a}}", "data"]),
+        "data local b"
+    );
     e.ok(["create", "--name", "user", "-v", "data:/d", "bb", "true"]);
     assert!(e.fails(1, ["volume", "rm", "data"]).contains("volume is in use"));
     e.ok(["rm", "user"]);
@@ -22,12 +25,31 @@ fn named_volumes_keep_their_files() {
 #[test]
 fn a_new_volume_is_seeded_from_the_image() {
     let e = Engine::new();
-    e.ok(["run", "--name", "m", "bb", "sh", "-c", "mkdir -p /seed/sub; echo s > /seed/sub/f; chown -R ann /seed; ln /seed/sub/f /seed/g"]);
-    e.ok(["commit", "-c", "VOLUME /seed", "m", "seeded"]);
-    e.ok(["run", "--name", "anon", "seeded", "sh", "-c", "cat /seed/sub/f; echo more > /seed/more"]);
+    e.ok([
+        "run",
+        "--name",
+        "m1",
+        "bb",
+        "sh",
+        "-c",
+        "mkdir -p /seed/sub; echo s > /seed/sub/f; chown -R ann /seed; ln /seed/sub/f /seed/g",
+    ]);
+    e.ok(["commit", "-c", "VOLUME /seed", "m1", "seeded"]);
+    e.ok([
+        "run",
+        "--name",
+        "anon",
+        "seeded",
+        "sh",
+        "-c",
+        "cat /seed/sub/f; echo more > /seed/more",
+    ]);
     assert_eq!(e.ok(["logs", "anon"]), "s");
     assert_eq!(e.ok(["volume", "ls", "-q"]).len(), 64);
-    assert_eq!(e.ok(["run", "--rm", "-v", "named:/seed", "seeded", "stat", "-c", "%U %h", "/seed/sub/f"]), "ann 2");
+    assert_eq!(
+        e.ok(["run", "--rm", "-v", "named:/seed", "seeded", "stat", "-c", "%U %h", "/seed/sub/f"]),
+        "ann 2"
+    );
     assert_eq!(e.ok(["run", "--rm", "-v", "empty:/seed:nocopy", "seeded", "ls", "/seed"]), "");
     // `rm -v` takes the anonymous one, never a named one.
     e.ok(["rm", "-v", "anon"]);
@@ -49,24 +71,43 @@ fn binds_and_their_options() {
     assert!(e.path("bound/new").exists());
     let mount = format!("type=bind,source={dir},target=/b,readonly");
     e.fails(1, ["run", "--rm", "--mount", &mount, "bb", "touch", "/b/x"]);
-    assert_eq!(e.ok(["run", "--rm", "-v", &format!("{dir}/f:/etc/one"), "bb", "cat", "/etc/one"]), "host");
+    assert_eq!(
+        e.ok(["run", "--rm", "-v", &format!("{dir}/f:/etc/one"), "bb", "cat", "/etc/one"]),
+        "host"
+    );
     // -v makes a missing directory, --mount does not.
     e.ok(["run", "--rm", "-v", &format!("{dir}/made:/m"), "bb", "true"]);
     assert!(e.path("bound/made").is_dir());
     let missing = format!("type=bind,source={dir}/missing,target=/m");
-    assert!(e.fails(125, ["run", "--rm", "--mount", &missing, "bb", "true"]).contains("does not exist"));
-    assert!(e.fails(125, ["run", "--rm", "-v", "/a:/x", "-v", "/b:/x", "bb", "true"]).contains("Duplicate mount point"));
+    assert!(
+        e.fails(125, ["run", "--rm", "--mount", &missing, "bb", "true"]).contains("does not exist")
+    );
+    assert!(
+        e.fails(125, ["run", "--rm", "-v", "/a:/x", "-v", "/b:/x", "bb", "true"])
+            .contains("Duplicate mount point")
+    );
     e.finish();
 }
 
 #[test]
 fn tmpfs_and_shm() {
     let e = Engine::new();
-    let mounts = e.ok(["run", "--rm", "--tmpfs", "/t:size=1m,mode=700", "--shm-size", "2m", "bb", "mount"]);
-    let line = |path: &str| mounts.lines().find(|l| l.contains(&format!(" on {path} "))).unwrap_or("").to_owned();
+    let mounts =
+        e.ok(["run", "--rm", "--tmpfs", "/t:size=1m,mode=700", "--shm-size", "2m", "bb", "mount"]);
+    let line = |path: &str| {
+        mounts.lines().find(|l| l.contains(&format!(" on {path} "))).unwrap_or("").to_owned()
+    };
     assert!(line("/t").contains("size=1024k") && line("/t").contains("mode=700"), "{mounts}");
     assert!(line("/dev/shm").contains("size=2048k"), "{mounts}");
-    e.ok(["run", "--rm", "--mount", "type=tmpfs,target=/u,tmpfs-size=65536", "bb", "touch", "/u/x"]);
+    e.ok([
+        "run",
+        "--rm",
+        "--mount",
+        "type=tmpfs,target=/u,tmpfs-size=65536",
+        "bb",
+        "touch",
+        "/u/x",
+    ]);
     e.finish();
 }
 
@@ -85,8 +126,16 @@ fn a_link_in_the_image_does_not_lead_a_mount_out() {
     let e = Engine::new();
     let outside = e.path("outside");
     std::fs::create_dir(&outside).unwrap();
-    e.ok(["run", "--name", "m", "bb", "sh", "-c", &format!("ln -s {} /link; ln -s /../../../.. /up", outside.display())]);
-    e.ok(["commit", "m", "tricky"]);
+    e.ok([
+        "run",
+        "--name",
+        "m1",
+        "bb",
+        "sh",
+        "-c",
+        &format!("ln -s {} /link; ln -s /../../../.. /up", outside.display()),
+    ]);
+    e.ok(["commit", "m1", "tricky"]);
     e.ok(["run", "--rm", "-v", "v:/link/in", "tricky", "sh", "-c", "echo x > /link/in/f"]);
     e.ok(["run", "--rm", "-v", "v:/up/tmp/in", "tricky", "true"]);
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
