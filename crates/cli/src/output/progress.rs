@@ -1,4 +1,5 @@
-//! Progress of long work: a bar on a terminal, a line per step elsewhere.
+//! Progress of long work: a bar on a terminal, nothing elsewhere, where a failure must be
+//! the one line on standard error.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -54,18 +55,11 @@ fn line(what: &str, done: u64, total: Option<u64>) -> String {
 
 impl engine::Progress for Bar {
     fn step(&mut self, what: &str, done: u64, total: Option<u64>) {
-        if self.quiet {
+        if self.quiet || !self.terminal {
             return;
         }
         let fresh = self.current != what;
         let finished = total.is_some_and(|t| done >= t);
-        if !self.terminal {
-            if fresh {
-                what.clone_into(&mut self.current);
-                let _ = writeln!(std::io::stderr().lock(), "{what}");
-            }
-            return;
-        }
         let recent = self.drawn.is_some_and(|at| at.elapsed() < Duration::from_millis(80));
         if recent && !fresh && !finished {
             return;

@@ -21,18 +21,24 @@ pub(crate) struct Format {
 impl Format {
     /// Parses a template.
     pub(crate) fn parse(source: &str) -> Result<Self, Failure> {
-        Self::build(source, false)
+        Self::build(source, false, MissingKey::Error)
+    }
+
+    /// Parses a template for things that differ in their fields, as events do: one that is
+    /// not there prints `<no value>`, as Go has it.
+    pub(crate) fn parse_lenient(source: &str) -> Result<Self, Failure> {
+        Self::build(source, false, MissingKey::Invalid)
     }
 
     /// Parses a template that will be given names of columns instead of values.
     pub(crate) fn parse_header(source: &str) -> Result<Self, Failure> {
-        Self::build(source, true)
+        Self::build(source, true, MissingKey::Error)
     }
 
-    fn build(source: &str, header: bool) -> Result<Self, Failure> {
+    fn build(source: &str, header: bool, missing: MissingKey) -> Result<Self, Failure> {
         let originals = Originals::default();
         let template = functions(Template::new(""), &originals, header)
-            .missing_key(MissingKey::Error)
+            .missing_key(missing)
             .parse(&unescape(&methods(source)))
             .map_err(|e| Failure::new(64, format!("template parsing error: {e}")).bare())?;
         Ok(Self { template, originals })
@@ -251,5 +257,7 @@ mod tests {
         );
         let format = Format::parse("{{.Nope}}").unwrap();
         assert!(format.fill(&Json::Map(vec![])).is_err());
+        let lenient = Format::parse_lenient("{{.Nope}}").unwrap();
+        assert_eq!(lenient.fill(&Json::Map(vec![])).unwrap(), "<no value>");
     }
 }

@@ -204,7 +204,7 @@ pub(crate) fn check_namespace(
     if value.is_empty() || allowed.contains(&value) || joins {
         Ok(())
     } else {
-        Err(message.to_owned())
+        Err(format!("{message}: {value}"))
     }
 }
 

@@ -51,7 +51,7 @@ impl Verb for Args {
         };
         let template = match self.format.as_deref() {
             None | Some("" | "json") => None,
-            Some(text) => Some(Format::parse(text)?),
+            Some(text) => Some(Format::parse_lenient(text)?),
         };
         let json = self.format.as_deref() == Some("json");
         let options = EventOptions {
