@@ -11,6 +11,7 @@ use crate::engine::{CommitOptions, Engine, PathStat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::record::{Record, State};
+use crate::start::clone_mount_of;
 use crate::types::DiffEntry;
 
 impl Engine {
@@ -156,17 +157,7 @@ impl Engine {
 
     /// A copy of a running container's root mount, without what is mounted below it.
     fn rootfs_of_process(&self, record: &Record) -> Result<OwnedFd> {
-        let root = self.root_of(record)?;
-        rustix::mount::open_tree(
-            &root,
-            c"",
-            rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
-                | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH,
-        )
-        .map_err(|e| {
-            Error::system("cannot copy the container's root mount", std::io::Error::from(e))
-        })
+        clone_mount_of(record.identity().open()?, c"/")
     }
 
     /// Makes an image of what a container has changed; the image's id.

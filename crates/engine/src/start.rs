@@ -497,30 +497,35 @@ impl Engine {
     }
 
     fn shm_of_peer(&self, mode: &str) -> Result<OwnedFd> {
-        let (peer, _pidfd) = self.peer(mode.strip_prefix("container:").unwrap_or(mode))?;
-        let root = rustix::fs::open(
-            format!("/proc/{}/root", peer.pid),
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|e| errno("cannot open the other container's root", e))?;
-        let shm = rustix::fs::openat2(
-            &root,
-            "dev/shm",
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT,
-        )
-        .map_err(|e| errno("cannot open the other container's /dev/shm", e))?;
-        rustix::mount::open_tree(
-            &shm,
-            c"",
-            OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_EMPTY_PATH,
-        )
-        .map_err(|e| errno("cannot share the other container's /dev/shm", e))
+        let (_, pidfd) = self.peer(mode.strip_prefix("container:").unwrap_or(mode))?;
+        clone_mount_of(pidfd, c"/dev/shm")
     }
+}
+
+/// A copy of one mount of a process, detached, without what is mounted below it.
+///
+/// The kernel copies only mounts of the caller's own mount namespace, so a thread goes
+/// into the other one. It stops sharing its root directory with us first, or we would go
+/// along.
+pub(crate) fn clone_mount_of(process: OwnedFd, path: &'static std::ffi::CStr) -> Result<OwnedFd> {
+    /// CLONE_FS: the root and working directories.
+    const FS: u64 = 0x200;
+    let there = move || -> Result<OwnedFd, rustix::io::Errno> {
+        sys::namespace::unshare(FS)?;
+        sys::namespace::setns(process.as_fd(), sys::clone::NEWNS)?;
+        rustix::mount::open_tree(
+            rustix::fs::CWD,
+            path,
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+        )
+    };
+    let what = || format!("cannot copy the mount {} of another container", path.to_string_lossy());
+    std::thread::Builder::new()
+        .spawn(there)
+        .map_err(|e| Error::system(what(), e))?
+        .join()
+        .unwrap_or(Err(rustix::io::Errno::IO))
+        .map_err(|e| errno(what(), e))
 }
 
 /// Rows and columns, unless unknown.

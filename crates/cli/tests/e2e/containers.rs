@@ -113,7 +113,7 @@ fn kill_restart_pause_rename() {
     until("it goes on", || e.ok(["exec", "a1", "cat", "/tmp/n"]) != before);
     e.ok(["rename", "a1", "b1"]);
     assert_eq!(e.inspect("{{.Name}}", "b1"), "/b1");
-    e.ok(["kill", "-s", "INT", "b1"]);
+    e.ok(["kill", "-s", "URG", "b1"]);
     e.ok(["kill", "b1"]);
     assert_eq!(e.inspect("{{.State.ExitCode}}", "b1"), "137");
     assert!(e.fails(1, ["kill", "b1"]).contains("is not running"));

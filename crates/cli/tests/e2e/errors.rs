@@ -23,7 +23,7 @@ fn wrong_requests_leave_nothing_behind() {
         (&["run", "bb"], 125, "no command"),
         (&["run", "--health-interval", "1ns", "bb", "true"], 125, "millisecond"),
         (&["run", "--runtime", "bogus", "bb", "true"], 125, "bogus"),
-        (&["run"], 125, "requires at least 1 argument"),
+        (&["run"], 1, "requires at least 1 argument"),
         (&["exec", "nope", "true"], 1, "No such container: nope"),
         (&["logs", "nope"], 1, "No such container: nope"),
         (&["bogus"], 1, "bogus"),
@@ -107,7 +107,7 @@ fn a_full_disk_is_one_clear_error() {
     let script = format!(
         "mount -t tmpfs -o size=3m none {0} && W=$1 && T=$2 && \
          \"$W\" load -i \"$T\"; echo first $?; ls -A {0}/data/tmp {0}/data/layers; \
-         mount -o remount,size=64m {0} && \"$W\" load -i \"$T\" && echo second fine",
+         mount -o remount,size=2g {0} && \"$W\" load -i \"$T\" && echo second fine",
         small.display()
     );
     let output = Command::new("unshare")

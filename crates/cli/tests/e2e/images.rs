@@ -95,7 +95,7 @@ fn dangling_images_are_pruned() {
     let out = e.ok(["image", "prune", "-f"]);
     assert!(out.contains("Deleted Images:") && out.contains("Total reclaimed space:"), "{out}");
     assert_eq!(e.ok(["images", "-f", "dangling=true", "-q"]), "");
-    assert_eq!(e.ok(["images", "--format", "{{.Repository}}"]), "x\nbb");
+    assert_eq!(e.ok(["images", "--format", "{{.Repository}}"]), "x1\nbb");
     e.finish();
 }
 

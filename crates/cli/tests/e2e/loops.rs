@@ -4,7 +4,9 @@ use crate::harness::Engine;
 
 /// Mounts, processes and cgroups of the host that could be ours.
 fn census(e: &Engine) -> (usize, Vec<String>) {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let dir = e.dir.to_string_lossy().into_owned();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = mounts.lines().filter(|l| l.contains(&dir)).count();
     let mut left = Vec::new();
     for part in ["running", "exits", "io"] {
         for entry in std::fs::read_dir(e.run_root().join(part)).unwrap().flatten() {

@@ -86,9 +86,9 @@ fn host_names_and_files() {
 #[test]
 fn no_mount_of_a_container_is_seen_by_the_host() {
     let e = Engine::new();
-    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
-    e.ok(["run", "-d", "--name", "c1", "-v", "v:/v", "--tmpfs", "/t", "bb", "sleep", "1000"]);
-    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(), before);
+    e.ok(["run", "-d", "--name", "c1", "-v", "vol:/v", "--tmpfs", "/t", "bb", "sleep", "1000"]);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(e.dir.to_str().unwrap()), "{mounts}");
     e.finish();
 }
 

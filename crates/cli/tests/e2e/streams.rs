@@ -159,6 +159,26 @@ fn on_terminal(e: &Engine, command: &str, input: &[u8]) -> String {
     String::from_utf8_lossy(&output.stdout).replace('\r', "")
 }
 
+/// Runs a command on a terminal and types the same again and again until it ends: what is
+/// typed before it has set the terminal to raw mode is lost, as with any program.
+fn typed_until_it_ends(e: &Engine, command: &str, keys: &[u8]) {
+    let line = format!("{} {command}", env!("CARGO_BIN_EXE_wherry"));
+    let mut child = std::process::Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("WHERRY_DATA_ROOT", e.data_root())
+        .env("WHERRY_RUN_ROOT", e.run_root())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    until("the command ends", || {
+        let _ = input.write_all(keys);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        child.try_wait().unwrap().is_some()
+    });
+}
+
 #[test]
 fn a_terminal_has_a_size_and_a_name() {
     let e = Engine::new();
@@ -180,9 +200,9 @@ fn a_terminal_has_a_size_and_a_name() {
 #[test]
 fn detach_keys_leave_the_container_running() {
     let e = Engine::new();
-    on_terminal(&e, "run -it --name d1 bb sh", b"\x10\x11");
+    typed_until_it_ends(&e, "run -it --name d1 bb sh", b"\x10\x11");
     assert_eq!(e.inspect("{{.State.Running}}", "d1"), "true");
-    on_terminal(&e, "attach --detach-keys ctrl-x,x d1", b"\x18x");
+    typed_until_it_ends(&e, "attach --detach-keys ctrl-x,x d1", b"\x18x");
     assert_eq!(e.inspect("{{.State.Running}}", "d1"), "true");
     e.finish();
 }

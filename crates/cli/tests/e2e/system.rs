@@ -16,7 +16,7 @@ fn every_byte_is_accounted_for() {
         "--name",
         "c1",
         "-v",
-        "v:/v",
+        "vol:/v",
         "bb",
         "sh",
         "-c",
@@ -24,7 +24,7 @@ fn every_byte_is_accounted_for() {
     ]);
     let json = e.ok(["system", "df", "--format", "{{json .}}"]);
     let verbose = e.ok(["system", "df", "-v"]);
-    assert!(verbose.contains("c1") && verbose.contains("v"), "{verbose}");
+    assert!(verbose.contains("c1") && verbose.contains("vol"), "{verbose}");
     assert!(json.contains("Images"), "{json}");
     let stray = e.data_root().join("stray");
     std::fs::write(&stray, vec![1; 100_000]).unwrap();

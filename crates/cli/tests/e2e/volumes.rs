@@ -136,8 +136,8 @@ fn a_link_in_the_image_does_not_lead_a_mount_out() {
         &format!("ln -s {} /link; ln -s /../../../.. /up", outside.display()),
     ]);
     e.ok(["commit", "m1", "tricky"]);
-    e.ok(["run", "--rm", "-v", "v:/link/in", "tricky", "sh", "-c", "echo x > /link/in/f"]);
-    e.ok(["run", "--rm", "-v", "v:/up/tmp/in", "tricky", "true"]);
+    e.ok(["run", "--rm", "-v", "vol:/link/in", "tricky", "sh", "-c", "echo x > /link/in/f"]);
+    e.ok(["run", "--rm", "-v", "vol:/up/tmp/in", "tricky", "true"]);
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
     e.finish();
 }
