@@ -92,6 +92,8 @@ impl Engine {
             error: String::new(),
             run: Run::default(),
         };
+        // A runtime that is not there is found out now, not at the start.
+        self.foreign_runtime(&record)?;
         let done = self.create_parts(&mut record, image.as_ref(), name.as_deref());
         if let Err(e) = done {
             self.discard_parts(&record);
@@ -196,6 +198,9 @@ impl Engine {
                 host.log_config.config.entry(key.clone()).or_insert_with(|| value.clone());
             }
         }
+        if host.cgroup_parent.is_empty() {
+            host.cgroup_parent.clone_from(&settings.cgroup_parent);
+        }
         if host.restart_policy.name.is_empty() {
             host.restart_policy.name = "no".into();
         }
@@ -233,7 +238,7 @@ impl Engine {
             host.cgroupns_mode = "private".into();
         }
         if host.shm_size == 0 {
-            host.shm_size = 64 << 20;
+            host.shm_size = if settings.shm_size > 0 { settings.shm_size } else { 64 << 20 };
         }
         if host.privileged {
             host.masked_paths.get_or_insert_with(Vec::new);
@@ -247,7 +252,10 @@ impl Engine {
             }
         }
         if host.runtime.is_empty() {
-            host.runtime = "wherry".into();
+            host.runtime = match settings.default_runtime.as_str() {
+                "" => "wherry".into(),
+                name => name.to_owned(),
+            };
         }
         Ok(())
     }

@@ -165,8 +165,6 @@ pub(crate) struct Facts<'a> {
     pub(crate) volumes: &'a BTreeMap<String, std::path::PathBuf>,
     /// Default limits of the configuration.
     pub(crate) default_ulimits: &'a [crate::types::Ulimit],
-    /// Default size of /dev/shm in bytes.
-    pub(crate) shm_size: i64,
 }
 
 /// The mounts of a specification and what the caller must hand over for some of them.
@@ -445,8 +443,7 @@ fn mounts(record: &Record, facts: &Facts<'_>) -> Result<(Vec<Value>, Option<usiz
     let cgroup = if writable_cgroups { "rw" } else { "ro" };
     add("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", cgroup]);
     add("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]);
-    let shm = if host.shm_size > 0 { host.shm_size } else { facts.shm_size };
-    let size = format!("size={shm}");
+    let size = format!("size={}", host.shm_size);
     match host.ipc_mode.as_str() {
         "none" => {}
         "host" => add("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]),

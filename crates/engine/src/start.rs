@@ -276,11 +276,10 @@ impl Engine {
                 security: &security,
                 directory: &directory,
                 cgroup: &cgroup,
-                program: self.program(),
+                program: self.settings().init_path.as_deref().unwrap_or(self.program()),
                 systemd: is_systemd(&definition.argv),
                 volumes: &volumes,
-                default_ulimits: &[],
-                shm_size: 64 << 20,
+                default_ulimits: &self.settings().default_ulimits,
             },
         )?;
         let text = serde_json::to_vec_pretty(&built.json)
