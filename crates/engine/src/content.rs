@@ -166,7 +166,7 @@ impl Engine {
         let reference =
             options.reference.as_deref().map(str::parse::<oci::Reference>).transpose()?;
         let parent = match record.image_id.as_deref() {
-            Some(id) => Some(self.store().image_by_id(&id.parse().map_err(oci::Error::from)?)?),
+            Some(id) => Some(self.store().image_by_id(&id.parse()?)?),
             None => None,
         };
         if record.definition.rootfs.is_some() {

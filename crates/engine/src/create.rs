@@ -641,11 +641,11 @@ mod tests {
 
     #[test]
     fn an_entry_point_of_ones_own_drops_the_images_command() {
-        let cases: [(Option<Vec<String>>, Option<Vec<String>>, &[&str]); 4] = [
-            (None, None, &["/entry", "a"]),
-            (None, words(&["b"]), &["/entry", "b"]),
-            (words(&["/mine"]), None, &["/mine"]),
-            (words(&[""]), words(&["b"]), &["b"]),
+        let cases = [
+            (None, None, vec!["/entry", "a"]),
+            (None, words(&["b"]), vec!["/entry", "b"]),
+            (words(&["/mine"]), None, vec!["/mine"]),
+            (words(&[""]), words(&["b"]), vec!["b"]),
         ];
         for (entrypoint, cmd, want) in cases {
             let mut config = Config { entrypoint, cmd, ..Config::default() };

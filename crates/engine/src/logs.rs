@@ -25,7 +25,7 @@ fn size(text: &str) -> Option<u64> {
     };
     let number: f64 = digits.parse().ok()?;
     // Negative and absurd sizes saturate to 0 and the largest.
-    (number > 0.0).then(|| (number * factor as f64) as u64)
+    (number > 0.0).then_some((number * factor as f64) as u64)
 }
 
 /// The bound of a journal, from the log options.

@@ -540,13 +540,13 @@ fn resolv_conf(host: &crate::types::HostConfig) -> String {
         host.dns_options.as_deref().unwrap_or_default(),
     );
     let inherited = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let replaced = |line: &&str| {
-        let word = line.split_whitespace().next().unwrap_or("");
-        !(word == "nameserver" && !dns.is_empty()
-            || matches!(word, "search" | "domain") && !search.is_empty()
-            || word == "options" && !options.is_empty())
+    let kept = |line: &&str| match line.split_whitespace().next().unwrap_or("") {
+        "nameserver" => dns.is_empty(),
+        "search" | "domain" => search.is_empty(),
+        "options" => options.is_empty(),
+        _ => true,
     };
-    let mut text: String = inherited.lines().filter(replaced).map(|l| format!("{l}\n")).collect();
+    let mut text: String = inherited.lines().filter(kept).map(|l| format!("{l}\n")).collect();
     for server in dns {
         text.push_str(&format!("nameserver {server}\n"));
     }

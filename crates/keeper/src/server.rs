@@ -231,7 +231,6 @@ impl Keeper {
         for entry in std::fs::read_dir(&running)? {
             let path = entry?.path();
             let record: Record = match std::fs::read(&path)
-                .map_err(io::Error::from)
                 .and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from))
             {
                 Ok(record) => record,

@@ -49,7 +49,11 @@ fn names_and_cidfiles_are_taken_once() {
     let cid = cid.to_str().unwrap();
     let id = e.ok(["run", "-d", "--name", "c1", "--cidfile", cid, "bb", "sleep", "1000"]);
     assert_eq!(std::fs::read_to_string(cid).unwrap(), id);
-    assert!(e.fails(125, ["run", "--cidfile", cid, "bb", "true"]).contains("cidfile") || true);
+    assert!(
+        e.fails(125, ["run", "--cidfile", cid, "bb", "true"])
+            .to_lowercase()
+            .contains("container id file")
+    );
     let error = e.fails(125, ["run", "--name", "c1", "bb", "true"]);
     assert!(error.contains("is already in use by container") && error.contains(&id), "{error}");
     assert!(e.fails(1, ["rm", "c1"]).contains("container is running"));

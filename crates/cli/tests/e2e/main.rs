@@ -3,6 +3,8 @@
 //! Each test has an engine of its own, in two folders, and leaves nothing behind: the
 //! harness checks that. They need root; where they don't have it they fail, saying so.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 mod harness;
 
 mod containers;
