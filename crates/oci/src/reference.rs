@@ -102,9 +102,15 @@ impl Reference {
         if self.domain != DEFAULT_DOMAIN {
             return self.repository();
         }
-        match self.path.strip_prefix("library/") {
-            Some(rest) if !rest.contains('/') => rest.to_owned(),
-            _ => self.path.clone(),
+        let short = match self.path.strip_prefix("library/") {
+            Some(rest) if !rest.contains('/') => rest,
+            _ => self.path.as_str(),
+        };
+        // `docker.io/example.com/app` cut short would be an image of another registry.
+        if split_domain(short) == (DEFAULT_DOMAIN, short) {
+            short.to_owned()
+        } else {
+            self.repository()
         }
     }
 
@@ -275,6 +281,15 @@ mod tests {
             ("Host/x", "Host/x", "Host/x"),
             ("library/a/b", "docker.io/library/a/b", "library/a/b"),
             ("a--b.c__d_e", "docker.io/library/a--b.c__d_e", "a--b.c__d_e"),
+            // Their short forms would name images of other registries.
+            ("docker.io/a.b/c", "docker.io/a.b/c", "docker.io/a.b/c"),
+            ("docker.io/localhost/c", "docker.io/localhost/c", "docker.io/localhost/c"),
+            ("docker.io/docker.io/c", "docker.io/docker.io/c", "docker.io/docker.io/c"),
+            (
+                "docker.io/index.docker.io/c",
+                "docker.io/index.docker.io/c",
+                "docker.io/index.docker.io/c",
+            ),
         ] {
             let reference = Reference::parse(given).unwrap();
             assert_eq!(reference.to_string(), complete);

@@ -316,7 +316,6 @@ impl<R: BufRead> TarReader<R> {
             name = [prefix, b"/", &name].concat();
         }
         let kind = match flag {
-            0 | b'0' | b'7' if name.ends_with(b"/") && long_name.is_none() => Kind::Directory,
             0 | b'0' | b'7' | b'S' => Kind::File,
             b'1' => Kind::HardLink,
             b'2' => Kind::Symlink,
@@ -345,6 +344,13 @@ impl<R: BufRead> TarReader<R> {
         let sparse = self.apply_records(&mut entry, &mut data_size, &global, &local);
         self.global = global;
         let sparse = sparse?;
+
+        // The oldest writers mark a directory by its name alone. It is the whole name that counts:
+        // a long one is cut off in the header, perhaps after a slash.
+        if matches!(flag, 0 | b'0' | b'7') && entry.path.ends_with(b"/") {
+            entry.kind = Kind::Directory;
+        }
+        let kind = entry.kind;
 
         // A link or a device has no data, whatever its size field says (POSIX leaves it open for
         // hard links; GNU tar writes 0 and so does everyone who makes images).

@@ -38,7 +38,14 @@ impl<W: Write> TarWriter<W> {
 
         let (prefix, name) = split_name(&path).unwrap_or_else(|| {
             pax::push_record(&mut records, b"path", &path);
-            (&[], path.get(..path.len().min(100)).unwrap_or_default())
+            // Programs that do not know pax, and some that do, take a slash at the end of the name
+            // for a directory.
+            let mut short = path.get(..path.len().min(100)).unwrap_or_default();
+            while let (true, Some(rest)) = (entry.kind != Kind::Directory, short.strip_suffix(b"/"))
+            {
+                short = rest;
+            }
+            (&[], short)
         });
         put(&mut block, field::NAME, name);
         put(&mut block, field::PREFIX, prefix);
@@ -203,4 +210,32 @@ fn octal(block: &mut Block, range: field::Field, value: u64) -> bool {
     let text = if fits { text } else { "0".repeat(width) };
     put(block, range, text.as_bytes());
     fits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tar::TarReader;
+
+    #[test]
+    fn a_name_cut_off_after_a_slash_stays_that_of_a_file() {
+        // Too long a component to be split between prefix and name; byte 99 is a slash.
+        let path = format!("{}/{}", "a".repeat(99), "b".repeat(200));
+        let mut entry = Entry::new(path, Kind::File, 0o644);
+        entry.size = 3;
+        let mut writer = TarWriter::new(Vec::new());
+        writer.entry(&entry).unwrap();
+        writer.write_data(b"abc").unwrap();
+        let mut archive = writer.finish().unwrap();
+        let read = |archive: &[u8]| TarReader::new(archive).next_entry().unwrap();
+        assert_eq!(read(&archive), Some(entry.clone()));
+
+        // The header after the pax header and its data. Others leave the slash there.
+        let block: &mut [u8; BLOCK] = archive.get_mut(1024..1536).unwrap().try_into().unwrap();
+        assert_eq!(block.get(98..100), Some(b"a\0".as_slice()));
+        block[99] = b'/';
+        let (sum, _) = header::checksums(block);
+        put(block, field::CHECKSUM, format!("{sum:06o}\0 ").as_bytes());
+        assert_eq!(read(&archive), Some(entry));
+    }
 }

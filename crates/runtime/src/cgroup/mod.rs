@@ -515,16 +515,40 @@ fn remove_tree(path: &Path) -> rustix::io::Result<()> {
     }
 }
 
-/// The numbers of a list as `0-3,7`.
+/// The numbers of a list as `0-3,7`, each once and in order, however often the list names it.
 pub fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
-    let mut result = Vec::new();
+    let mut ranges = Vec::new();
     for part in list.trim().split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (first.trim().parse::<usize>().ok()?, last.trim().parse().ok()?);
         if last < first || last > 65_536 {
             return None;
         }
-        result.extend(first..=last);
+        ranges.push(first..=last);
+    }
+    ranges.sort_unstable_by_key(|range| *range.start());
+    let mut result: Vec<usize> = Vec::new();
+    for range in ranges {
+        let next = result.last().map_or(0, |last| last + 1);
+        result.extend(next.max(*range.start())..=*range.end());
     }
     Some(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_list_names_each_processor_once() {
+        assert_eq!(parse_cpu_list("7,0-3\n"), Some(vec![0, 1, 2, 3, 7]));
+        assert_eq!(parse_cpu_list("2-4,3,0-2,,4-5"), Some(vec![0, 1, 2, 3, 4, 5]));
+        assert_eq!(parse_cpu_list(""), Some(Vec::new()));
+        for wrong in ["a", "3-1", "-1", "0-65537", "1-2-3"] {
+            assert_eq!(parse_cpu_list(wrong), None, "{wrong:?}");
+        }
+        // A short text must not stand for gigabytes.
+        let list = parse_cpu_list(&"0-65536,".repeat(10_000));
+        assert_eq!(list.map(|list| list.len()), Some(65_537));
+    }
 }
