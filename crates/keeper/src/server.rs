@@ -1300,12 +1300,14 @@ impl Keeper {
             // The launch hears of it and says why.
             return;
         }
-        match how_ended(&c.pidfd) {
+        let how = how_ended(&c.pidfd);
+        match how {
             How::Code(code) => self.finish_container(id, code, false),
             How::StillRunning => {}
-            How::NotOurs => {
+            How::NotOurs | How::Unknown => {
                 // Somebody else's child: the standby's, or init's. It must be reaped
-                // before the kernel tells us how it ended.
+                // before the kernel tells us how it ended; an older kernel tells us
+                // nothing, but the standby's word may be on its way.
                 if !c.ended {
                     c.ended = true;
                     let _ = epoll::modify(
@@ -1315,9 +1317,12 @@ impl Keeper {
                         EventFlags::empty(),
                     );
                 }
-                self.standby.ask(c.record.pid);
+                if matches!(how, How::Unknown) {
+                    self.standby.ask_last(c.record.pid);
+                } else {
+                    self.standby.ask(c.record.pid);
+                }
             }
-            How::Unknown => self.finish_container(id, 255, true),
         }
     }
 
@@ -1388,6 +1393,18 @@ impl Keeper {
         for (pid, code) in ended {
             let id =
                 self.containers.values().find(|c| c.record.pid == pid).map(|c| c.record.id.clone());
+            let Some(code) = code else {
+                // The standby has no news of it. If the kernel has none either, its exit
+                // code is lost.
+                if let Some(id) = id
+                    && let Some(c) = self.containers.get(&id)
+                    && c.launching.is_none()
+                    && matches!(how_ended(&c.pidfd), How::Unknown)
+                {
+                    self.finish_container(&id, 255, true);
+                }
+                continue;
+            };
             if let Some(id) = id {
                 self.finish_container(&id, code, false);
             } else if let Some(token) =

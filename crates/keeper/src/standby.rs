@@ -55,6 +55,11 @@ impl Standby {
         let _ = self.say(&format!("? {pid}"), &[]);
     }
 
+    /// Asks what it knows of a process that is gone; there is an answer in any case.
+    pub(crate) fn ask_last(&self, pid: i32) {
+        let _ = self.say(&format!("! {pid}"), &[]);
+    }
+
     /// The keeper leaves on purpose.
     pub(crate) fn quit(&self) {
         let _ = self.say("quit", &[]);
@@ -69,9 +74,9 @@ impl Standby {
         }
     }
 
-    /// What it says: pids of its children that have ended, with their exit codes.
-    /// `None`: it is gone.
-    pub(crate) fn hear(&self) -> Option<Vec<(i32, i32)>> {
+    /// What it says: pids of its children that have ended, with their exit codes; without
+    /// one, that it will say no more of a pid it was asked about. `None`: it is gone.
+    pub(crate) fn hear(&self) -> Option<Vec<(i32, Option<i32>)>> {
         let mut ended = Vec::new();
         loop {
             let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -90,9 +95,9 @@ impl Standby {
                     let line = String::from_utf8_lossy(&line);
                     let mut words = line.split_whitespace();
                     if let (Some(pid), Some(code)) = (words.next(), words.next())
-                        && let (Ok(pid), Ok(code)) = (pid.parse(), code.parse())
+                        && let Ok(pid) = pid.parse()
                     {
-                        ended.push((pid, code));
+                        ended.push((pid, code.parse().ok()));
                     }
                 }
                 Err(Errno::INTR) => {}
@@ -126,6 +131,8 @@ pub(crate) fn live(mut table: Table, mut socket: Option<OwnedFd>) -> io::Result<
     let mut orphans = false;
     let mut born = Instant::now();
     let mut quick_deaths = 0u32;
+    // Ends that were heard while there was no keeper.
+    let mut unsaid = Vec::new();
     loop {
         let Some(keeper) = &socket else {
             // A keeper that dies at once, again and again, must not take the CPU with it.
@@ -136,6 +143,10 @@ pub(crate) fn live(mut table: Table, mut socket: Option<OwnedFd>) -> io::Result<
             }
             born = Instant::now();
             let (ours, theirs) = pair()?;
+            // Said before the new keeper lives, so that it never asks too early.
+            for (pid, code) in unsaid.drain(..) {
+                say_ended(&ours, pid, code);
+            }
             let me = rustix::process::getpid().as_raw_nonzero().get();
             match sys::clone::fork()? {
                 Side::Child => return Ok(Turn::Keeper(table, Standby::new(theirs, me))),
@@ -152,7 +163,7 @@ pub(crate) fn live(mut table: Table, mut socket: Option<OwnedFd>) -> io::Result<
         let polled = rustix::event::poll(&mut ready, orphans.then_some(&timeout));
         match polled {
             Ok(0) | Err(Errno::INTR) => {
-                reap(Some(keeper));
+                reap(|pid, code| say_ended(keeper, pid, code));
                 continue;
             }
             Ok(_) => {}
@@ -170,7 +181,7 @@ pub(crate) fn live(mut table: Table, mut socket: Option<OwnedFd>) -> io::Result<
                 // was our child at all; if not now, then with the orphans.
                 socket = None;
                 orphans = true;
-                reap(None);
+                reap(|pid, code| unsaid.push((pid, code)));
                 continue;
             }
         }
@@ -182,15 +193,20 @@ pub(crate) fn live(mut table: Table, mut socket: Option<OwnedFd>) -> io::Result<
                 }
             }
             Some(("-", prefix)) => table.retain(|key, _| !key.starts_with(prefix)),
-            Some(("?", _)) => reap(Some(keeper)),
+            Some(("?", _)) => reap(|pid, code| say_ended(keeper, pid, code)),
+            Some(("!", pid)) => {
+                reap(|pid, code| say_ended(keeper, pid, code));
+                // All that will ever be said of it has been said before this.
+                let _ = send_some(keeper.as_fd(), format!("{pid} ?").as_bytes(), &[]);
+            }
             _ if line == "quit" => return Ok(Turn::Leave),
             _ => {}
         }
     }
 }
 
-/// Reaps every child that has ended and tells the keeper.
-fn reap(keeper: Option<&OwnedFd>) {
+/// Reaps every child that has ended.
+fn reap(mut ended: impl FnMut(i32, i32)) {
     while let Ok(Some((pid, status))) = rustix::process::wait(rustix::process::WaitOptions::NOHANG)
     {
         let code = match (status.exit_status(), status.terminating_signal()) {
@@ -198,9 +214,10 @@ fn reap(keeper: Option<&OwnedFd>) {
             (None, Some(signal)) => 128 + signal,
             (None, None) => continue,
         };
-        if let Some(keeper) = keeper {
-            let line = format!("{} {code}", pid.as_raw_nonzero());
-            let _ = send_some(keeper.as_fd(), line.as_bytes(), &[]);
-        }
+        ended(pid.as_raw_nonzero().get(), code);
     }
+}
+
+fn say_ended(keeper: &OwnedFd, pid: i32, code: i32) {
+    let _ = send_some(keeper.as_fd(), format!("{pid} {code}").as_bytes(), &[]);
 }

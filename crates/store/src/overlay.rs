@@ -42,8 +42,12 @@ pub(crate) fn mount(
     for naming in [Naming::Descriptor, Naming::Strings, Naming::OneString] {
         result = mount_with(naming, lower, upper, attributes);
         match &result {
-            // The kernel does not know the parameter, or not in this form.
-            Err(Error::Mount { source, .. }) if source.raw_os_error() == Some(22) => {}
+            // The kernel does not know the parameter, or not in this form. Before Linux 6.5 overlay
+            // takes strings alone, and the refusal of a descriptor has its own number.
+            Err(Error::Mount { source, .. })
+                if [Errno::INVAL, Errno::OPNOTSUPP]
+                    .iter()
+                    .any(|errno| source.raw_os_error() == Some(errno.raw_os_error())) => {}
             _ => return result,
         }
     }
