@@ -99,8 +99,9 @@ fn dangling_images_are_pruned() {
     e.finish();
 }
 
+/// A real distribution: its programs, and its systemd as the first process.
 #[test]
-fn debian_runs() {
+fn debian_runs_and_so_does_its_systemd() {
     if !have("debootstrap") {
         eprintln!("skipped: no debootstrap here");
         return;
@@ -108,7 +109,7 @@ fn debian_runs() {
     let e = Engine::empty();
     let root = e.path("bookworm");
     let done = Command::new("debootstrap")
-        .args(["--variant=minbase", "bookworm"])
+        .args(["--variant=minbase", "--include=systemd,systemd-sysv,dbus", "bookworm"])
         .arg(&root)
         .output()
         .unwrap();
@@ -117,23 +118,24 @@ fn debian_runs() {
         return;
     }
     let tar = e.path("bookworm.tar");
-    assert!(
-        Command::new("tar")
-            .arg("-C")
-            .arg(&root)
-            .arg("-cf")
-            .arg(&tar)
-            .arg(".")
-            .status()
-            .unwrap()
-            .success()
-    );
+    let packed = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status();
+    assert!(packed.unwrap().success());
     e.ok(["image", "import", tar.to_str().unwrap(), "debian:bookworm"]);
-    assert!(
-        e.ok(["run", "--rm", "debian:bookworm", "cat", "/etc/os-release"]).contains("bookworm")
-    );
+    let release = e.ok(["run", "--rm", "debian:bookworm", "cat", "/etc/os-release"]);
+    assert!(release.contains("bookworm"), "{release}");
     let packages = e.ok(["run", "--rm", "debian:bookworm", "dpkg-query", "-W"]);
     assert!(packages.lines().count() > 50);
     e.ok(["run", "--rm", "debian:bookworm", "su", "-s", "/bin/bash", "nobody", "-c", "id -u"]);
+
+    e.ok(["run", "-d", "--name", "sys", "debian:bookworm", "/sbin/init"]);
+    let mut state = String::new();
+    crate::harness::until("systemd has settled", || {
+        let output = e.run(["exec", "sys", "systemctl", "is-system-running"]);
+        state = text(&output.stdout);
+        matches!(state.as_str(), "running" | "degraded")
+    });
+    assert_eq!(state, "running", "{}", e.ok(["exec", "sys", "systemctl", "--failed"]));
+    e.ok(["stop", "-t", "30", "sys"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "sys"), "0");
     e.finish();
 }
