@@ -17,15 +17,18 @@ pub fn reset() {
 }
 
 /// Blocks the signals and returns a descriptor that reads as `signalfd_siginfo` records.
+///
+/// Signals that the C library keeps for itself (32 and 33; with musl 34, too) are left out.
 pub fn block_and_watch(signals: &[i32]) -> Result<std::os::fd::OwnedFd> {
     // SAFETY: the set is initialised by sigemptyset before use.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         for signal in signals {
-            if libc::sigaddset(&raw mut set, *signal) < 0 {
-                return Err(last_errno());
+            if !(1..=64).contains(signal) {
+                return Err(Errno::INVAL);
             }
+            let _ = libc::sigaddset(&raw mut set, *signal);
         }
         if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) < 0 {
             return Err(last_errno());
