@@ -1,0 +1,143 @@
+//! Further processes in a running container.
+
+use super::*;
+
+impl Keeper {
+    pub(super) fn exec(
+        &mut self,
+        token: u64,
+        exec: Exec,
+        fds: Vec<(Role, OwnedFd)>,
+    ) -> Result<(), (u8, String)> {
+        let Some(c) = self.containers.get(&exec.id).filter(|c| c.launching.is_none()) else {
+            self.not_running(token, &exec.id);
+            return Ok(());
+        };
+        let mut descriptors = Descriptors::default();
+        if !exec.tty {
+            let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
+            for (role, fd) in fds {
+                if let Role::Stdio(n) = role
+                    && let Some(place) = stdio.get_mut(usize::from(n))
+                {
+                    *place = Some(fd);
+                }
+            }
+            let [Some(i), Some(o), Some(e)] = stdio else {
+                return Err((125, "exec needs three descriptors".into()));
+            };
+            descriptors.stdio = Some([i, o, e]);
+        }
+        let launching = runtime::launch::exec(
+            &exec.plan,
+            c.pidfd.as_fd(),
+            self.cgroup(c.record.cgroup.as_ref()).as_ref(),
+            descriptors,
+        )
+        .map_err(|e| (e.exit_code(), e.to_string()))?;
+        let watch = |keeper: &mut Self| -> io::Result<(u64, u64, OwnedFd)> {
+            let pidfd = launching.pidfd.try_clone()?;
+            let ended = keeper.watch(Source::ExecEnded, pidfd.as_fd(), EventFlags::IN)?;
+            let source = Source::ExecReport(ended);
+            let report = keeper.watch(source, launching.report_fd(), EventFlags::IN)?;
+            Ok((ended, report, pidfd))
+        };
+        let (ended, report, pidfd) = watch(self).map_err(|e| (125, format!("epoll: {e}")))?;
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.role = ConnectionRole::Exec(ended);
+        }
+        self.execs.insert(
+            ended,
+            ExecProcess {
+                id: exec.exec_id,
+                container: exec.id,
+                pid: launching.pid,
+                pidfd,
+                launching: Some((launching, report)),
+                master: None,
+                client: Some(token),
+                size: exec.size,
+            },
+        );
+        self.exec_report(ended).map_err(|e| (125, e.to_string()))
+    }
+
+    pub(super) fn exec_report(&mut self, exec_token: u64) -> io::Result<()> {
+        loop {
+            let Some(exec) = self.execs.get_mut(&exec_token) else { return Ok(()) };
+            let Some((launching, report)) = exec.launching.as_mut() else { return Ok(()) };
+            let report = *report;
+            match launching.on_report() {
+                Ok(Progress::Pending) => return Ok(()),
+                Ok(Progress::Console(master)) => {
+                    if let Some((rows, cols)) = exec.size {
+                        let _ = set_size(master.as_fd(), rows, cols);
+                    }
+                    exec.master = Some(master);
+                }
+                Ok(Progress::Ready) => {
+                    let notes = std::mem::take(&mut launching.notes);
+                    self.sources.remove(&report);
+                    exec.launching = None;
+                    let message = Message::Started {
+                        pid: exec.pid,
+                        start_time: start_time_of(exec.pid),
+                        at: now(),
+                        notes,
+                    };
+                    let master = exec.master.as_ref().map(|m| m.try_clone()).transpose()?;
+                    if let Some(client) = exec.client {
+                        match &master {
+                            Some(master) => self.send_with(client, &message, master.as_fd()),
+                            None => self.send(client, &message),
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(e) => {
+                    self.sources.remove(&report);
+                    exec.launching = None;
+                    let client = exec.client.take();
+                    let failed = (e.exit_code(), e.to_string());
+                    if let Some(exec) = self.execs.remove(&exec_token) {
+                        self.sources.remove(&exec_token);
+                        let _ = epoll::delete(&self.epoll, &exec.pidfd);
+                        let _ = sys::pidfd::send_signal(exec.pidfd.as_fd(), 9);
+                        let _ = sys::pidfd::wait(exec.pidfd.as_fd(), true);
+                    }
+                    if let Some(client) = client {
+                        self.fail(client, failed.0, failed.1);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    pub(super) fn exec_ended(&mut self, token: u64, known: Option<i32>) -> io::Result<()> {
+        let Some(exec) = self.execs.get(&token) else { return Ok(()) };
+        if exec.launching.is_some() {
+            return Ok(());
+        }
+        let code = match known.map_or_else(|| how_ended(&exec.pidfd), How::Code) {
+            How::Code(code) => code,
+            How::StillRunning => return Ok(()),
+            How::NotOurs | How::Unknown => 255,
+        };
+        let Some(exec) = self.execs.remove(&token) else { return Ok(()) };
+        self.sources.remove(&token);
+        let _ = epoll::delete(&self.epoll, &exec.pidfd);
+        if let Some(client) = exec.client {
+            let exit = Exit {
+                id: exec.id,
+                code,
+                at: now(),
+                oom_killed: false,
+                unknown: false,
+                started_at: 0,
+            };
+            self.finish(client, &Message::Exited(exit));
+        }
+        Ok(())
+    }
+}

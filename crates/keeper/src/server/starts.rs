@@ -1,0 +1,354 @@
+//! Starting a container, or taking over one that another runtime has started.
+
+use super::*;
+
+impl Keeper {
+    pub(super) fn start(
+        &mut self,
+        token: u64,
+        start: Start,
+        fds: Vec<(Role, OwnedFd)>,
+    ) -> Result<(), (u8, String)> {
+        let system = |what: &str| {
+            let what = what.to_owned();
+            move |e: io::Error| (125, format!("{what}: {e}"))
+        };
+        if self.containers.contains_key(&start.id) {
+            return Err((125, format!("container {} is running already", start.id)));
+        }
+        let mut descriptors = Descriptors::default();
+        let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
+        for (role, fd) in fds {
+            match role {
+                Role::Rootfs => descriptors.rootfs = Some(fd),
+                Role::Mount(n) => {
+                    descriptors.mounts.insert(n, fd);
+                }
+                Role::Namespace(kind) => {
+                    descriptors.namespaces.insert(kind, fd);
+                }
+                Role::Stdio(n) => {
+                    if let Some(place) = stdio.get_mut(usize::from(n)) {
+                        *place = Some(fd);
+                    }
+                }
+                Role::Console | Role::Process => {}
+            }
+        }
+        let io_dir = self.run_root.join("io");
+        let (mut out, mut err, mut input) = (None, None, None);
+        if !start.tty {
+            if start.log == Log::Passthrough {
+                let [Some(i), Some(o), Some(e)] = stdio else {
+                    return Err((125, "passthrough needs three descriptors".into()));
+                };
+                descriptors.stdio = Some([i, o, e]);
+            } else {
+                let quiet = start.log == Log::None && start.attach.is_none();
+                let made = streams(&io_dir, &start.id, start.open_stdin, quiet)
+                    .map_err(system("cannot make the container's streams"))?;
+                descriptors.stdio = Some(made.theirs);
+                (out, err, input) = (made.out, made.err, made.input);
+            }
+        }
+        let journal = match &start.log {
+            Log::Journal { path, bound } => {
+                Some(Writer::open(path, *bound).map_err(system("cannot open the journal"))?)
+            }
+            _ => None,
+        };
+        let cgroup = self.cgroup(start.cgroup.as_ref());
+        let launching = runtime::launch::launch(&start.plan, cgroup.as_ref(), descriptors)
+            .map_err(|e| {
+                let failed = (e.exit_code(), e.to_string());
+                for which in ["out", "err"] {
+                    let _ = std::fs::remove_file(pipe_path(&io_dir, &start.id, which));
+                }
+                failed
+            })?;
+        let id = start.id.clone();
+        let pidfd = launching.pidfd.try_clone().map_err(system("pidfd"))?;
+        let start_time = start_time_of(launching.pid);
+        let record = Record {
+            id: id.clone(),
+            pid: launching.pid,
+            start_time,
+            started_at: now(),
+            cgroup: start.cgroup,
+            tty: start.tty,
+            stdin_once: start.stdin_once,
+            log: start.log,
+            steward_at_exit: start.steward_at_exit,
+            steward_now: start.steward_now,
+        };
+        let report = launching.report_fd().try_clone_to_owned().map_err(system("report socket"))?;
+        let watch = |keeper: &mut Self| -> io::Result<(u64, u64)> {
+            let ended = keeper.watch(Source::Ended(id.clone()), pidfd.as_fd(), EventFlags::IN)?;
+            let report =
+                keeper.watch(Source::Report(id.clone()), report.as_fd(), EventFlags::IN)?;
+            Ok((ended, report))
+        };
+        let (pidfd_token, report_token) = watch(self).map_err(system("epoll"))?;
+        drop(report);
+        let mut container = Container {
+            record,
+            pidfd,
+            pidfd_token,
+            launching: Some((launching, report_token)),
+            starter: Some(token),
+            outputs: Vec::new(),
+            master: None,
+            input: None,
+            journal,
+            lost: 0,
+            attached: Vec::new(),
+            waiting: Vec::new(),
+            owner: start.owner.then_some(token),
+            size: start.size,
+            ended: false,
+        };
+        for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
+            if let Some(fd) = fd {
+                self.add_output(&mut container, fd, stream).map_err(system("epoll"))?;
+            }
+        }
+        if let Some(fd) = input {
+            self.add_input(&mut container, fd).map_err(system("epoll"))?;
+        }
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.role = match start.attach {
+                Some(attach) => {
+                    container.attached.push(token);
+                    ConnectionRole::Attached(Attach { id: id.clone(), ..attach })
+                }
+                None => ConnectionRole::Waiting(id.clone()),
+            };
+        }
+        self.idle_since = None;
+        self.containers.insert(id.clone(), container);
+        // The child may have reported before we watched.
+        if let Err(e) = self.report(&id) {
+            self.complain(&format!("report of {id}: {e}"));
+        }
+        Ok(())
+    }
+
+    /// Makes the streams for a container that another runtime will start.
+    pub(super) fn make_streams(
+        &mut self,
+        token: u64,
+        id: String,
+        input: bool,
+        quiet: bool,
+    ) -> io::Result<()> {
+        if self.containers.contains_key(&id) {
+            return Err(io::Error::other(format!("container {id} is running already")));
+        }
+        let made = streams(&self.run_root.join("io"), &id, input, quiet)?;
+        let Some(connection) = self.connections.get_mut(&token) else { return Ok(()) };
+        connection.prepared = Some((id, [made.out, made.err, made.input]));
+        let fds = made.theirs.each_ref().map(|fd| fd.as_fd());
+        let frame = encode(&Message::Streams);
+        match send_some(connection.socket.as_fd(), &frame, &fds) {
+            Ok(sent) if sent == frame.len() => Ok(()),
+            Ok(_) => Err(io::Error::other("the connection took only a part")),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Takes over a container whose process another runtime has made.
+    pub(super) fn adopt_foreign(
+        &mut self,
+        token: u64,
+        adopt: Adopt,
+        fds: Vec<(Role, OwnedFd)>,
+    ) -> io::Result<()> {
+        let (mut pidfd, mut master) = (None, None);
+        for (role, fd) in fds {
+            match role {
+                Role::Process => pidfd = Some(fd),
+                Role::Console => master = Some(fd),
+                _ => {}
+            }
+        }
+        let pidfd = pidfd.ok_or_else(|| io::Error::other("no pidfd came"))?;
+        let Some(connection) = self.connections.get_mut(&token) else { return Ok(()) };
+        let (_, [out, err, input]) = connection.prepared.take().unwrap_or_default();
+        let id = adopt.id.clone();
+        let journal = match &adopt.log {
+            Log::Journal { path, bound } => Some(Writer::open(path, *bound)?),
+            _ => None,
+        };
+        let pidfd_token = self.watch(Source::Ended(id.clone()), pidfd.as_fd(), EventFlags::IN)?;
+        let mut container = Container {
+            record: Record {
+                id: id.clone(),
+                pid: adopt.pid,
+                start_time: adopt.start_time,
+                started_at: now(),
+                cgroup: adopt.cgroup,
+                tty: adopt.tty,
+                stdin_once: adopt.stdin_once,
+                log: adopt.log,
+                steward_at_exit: adopt.steward_at_exit,
+                steward_now: adopt.steward_now,
+            },
+            pidfd,
+            pidfd_token,
+            launching: None,
+            starter: Some(token),
+            outputs: Vec::new(),
+            master: None,
+            input: None,
+            journal,
+            lost: 0,
+            attached: Vec::new(),
+            waiting: Vec::new(),
+            owner: adopt.owner.then_some(token),
+            size: adopt.size,
+            ended: false,
+        };
+        if let Some(master) = master {
+            self.set_master(&mut container, master)?;
+        }
+        for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
+            if let Some(fd) = fd {
+                self.add_output(&mut container, fd, stream)?;
+            }
+        }
+        if let Some(fd) = input {
+            self.add_input(&mut container, fd)?;
+        }
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.role = match adopt.attach {
+                Some(attach) => {
+                    container.attached.push(token);
+                    ConnectionRole::Attached(Attach { id: id.clone(), ..attach })
+                }
+                None => ConnectionRole::Waiting(id.clone()),
+            };
+        }
+        self.idle_since = None;
+        self.containers.insert(id.clone(), container);
+        self.started(&id, Vec::new())
+    }
+
+    /// Hears what a starting container's child has to say.
+    pub(super) fn report(&mut self, id: &str) -> io::Result<()> {
+        loop {
+            let Some(c) = self.containers.get_mut(id) else { return Ok(()) };
+            let Some((launching, token)) = c.launching.as_mut() else { return Ok(()) };
+            let token = *token;
+            match launching.on_report() {
+                Ok(Progress::Pending) => return Ok(()),
+                Ok(Progress::Console(master)) => {
+                    let Some(mut c) = self.containers.remove(id) else { return Ok(()) };
+                    let set = self.set_master(&mut c, master);
+                    self.containers.insert(id.to_owned(), c);
+                    set?;
+                }
+                Ok(Progress::Ready) => {
+                    let notes = std::mem::take(&mut launching.notes);
+                    self.sources.remove(&token);
+                    c.launching = None;
+                    return self.started(id, notes);
+                }
+                Err(e) => {
+                    self.sources.remove(&token);
+                    c.launching = None;
+                    let starter = c.starter.take();
+                    let failed = (e.exit_code(), e.to_string());
+                    self.abandon(id);
+                    if let Some(starter) = starter {
+                        self.fail(starter, failed.0, failed.1);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The program runs.
+    pub(super) fn started(&mut self, id: &str, notes: Vec<String>) -> io::Result<()> {
+        let Some(c) = self.containers.get_mut(id) else { return Ok(()) };
+        c.record.started_at = now();
+        let record = serde_json::to_vec(&c.record)?;
+        std::fs::write(self.run_root.join("running").join(id), record)?;
+        if let Some(journal) = &mut c.journal {
+            let _ = journal.event(c.record.started_at, r#"{"action":"start"}"#);
+        }
+        let (keys, fds) = c.to_hold();
+        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        self.standby.hold(&keys, &fds);
+        self.steward_wanted |= c.record.steward_now;
+        let message = Message::Started {
+            pid: c.record.pid,
+            start_time: c.record.start_time,
+            at: c.record.started_at,
+            notes,
+        };
+        if let Some(starter) = c.starter.take() {
+            let stays = c.attached.contains(&starter) || c.owner == Some(starter);
+            if stays {
+                self.send(starter, &message);
+            } else {
+                self.finish(starter, &message);
+            }
+        }
+        self.notify(id, "start");
+        Ok(())
+    }
+
+    /// Takes back a start that failed.
+    pub(super) fn abandon(&mut self, id: &str) {
+        let Some(c) = self.containers.remove(id) else { return };
+        let _ = sys::pidfd::send_signal(c.pidfd.as_fd(), 9);
+        let _ = sys::pidfd::wait(c.pidfd.as_fd(), true);
+        self.forget(&c);
+        if let Some(cgroup) = self.cgroup(c.record.cgroup.as_ref()) {
+            self.emptying.push((cgroup, Instant::now()));
+        }
+    }
+
+    /// Opens a cgroup; only while it is needed, for it takes a descriptor for each
+    /// hierarchy of the host.
+    pub(super) fn cgroup(&self, cgroup: Option<&CgroupRef>) -> Option<Cgroup> {
+        Cgroup::open(&self.cgroups, &cgroup?.path).ok()
+    }
+
+    /// Stops watching what belonged to a container.
+    pub(super) fn forget(&mut self, c: &Container) {
+        let id = &c.record.id;
+        self.sources.remove(&c.pidfd_token);
+        let _ = epoll::delete(&self.epoll, &c.pidfd);
+        for output in &c.outputs {
+            self.sources.remove(&output.token);
+            let _ = epoll::delete(&self.epoll, &output.fd);
+        }
+        if let Some(input) = &c.input {
+            self.sources.remove(&input.token);
+            let _ = epoll::delete(&self.epoll, &input.fd);
+        }
+        self.standby.drop_prefix(&format!("{id}/"));
+        self.remove_traces(id);
+    }
+
+    pub(super) fn remove_traces(&self, id: &str) {
+        let _ = std::fs::remove_file(self.run_root.join("running").join(id));
+        for which in ["out", "err"] {
+            let _ = std::fs::remove_file(pipe_path(&self.run_root.join("io"), id, which));
+        }
+    }
+
+    pub(super) fn notify(&mut self, id: &str, action: &str) {
+        let subscribers: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| matches!(c.role, ConnectionRole::Subscriber))
+            .map(|(token, _)| *token)
+            .collect();
+        for token in subscribers {
+            self.send(token, &Message::Notice { id: id.into(), action: action.into() });
+        }
+    }
+}
