@@ -26,6 +26,20 @@ pub(crate) fn filter(profile: Option<&str>, spec: &Spec, cache: &Path) -> Result
     Ok(Some(filter))
 }
 
+/// The profile in the form of a specification, for another runtime.
+pub(crate) fn for_spec(profile: Option<&str>, bounding: &[String]) -> Result<serde_json::Value> {
+    let profile = match profile {
+        None => seccomp::default_profile(),
+        Some(json) => seccomp::Profile::from_json(json.as_bytes())
+            .map_err(|e| Error::invalid(format!("Decoding seccomp profile failed: {e}")))?,
+    };
+    let set = bounding
+        .iter()
+        .filter_map(|name| runtime::capabilities::number(name))
+        .fold(0u64, |set, number| set | 1u64.checked_shl(number).unwrap_or(0));
+    Ok(seccomp::to_oci(&profile, Set(set), Arch::NATIVE)?)
+}
+
 /// The built-in profile's filter. Its text is not made on the path of a start: the cache
 /// file is named after all that the filter depends on.
 fn builtin(cache: &Path, capabilities: Set, arch: Arch) -> Result<Filter> {

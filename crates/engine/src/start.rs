@@ -269,7 +269,7 @@ impl Engine {
         self.write_files(record, &directory)?;
         let volumes = self.prepare_sources(record)?;
         let cgroup = self.cgroup_path(record);
-        let built = spec::build(
+        let mut built = spec::build(
             record,
             &Facts {
                 identity: &identity,
@@ -282,6 +282,14 @@ impl Engine {
                 default_ulimits: &self.settings().default_ulimits,
             },
         )?;
+        let filtered =
+            security.seccomp != Some(None) && !(host.privileged && security.seccomp.is_none());
+        if filtered && self.foreign_runtime(record)?.is_some() {
+            // Ours gets the compiled filter beside the specification.
+            let profile = security.seccomp.as_ref().and_then(Option::as_deref);
+            let bounding = spec::capabilities(host)?;
+            built.json["linux"]["seccomp"] = crate::seccomp::for_spec(profile, &bounding)?;
+        }
         let text = serde_json::to_vec_pretty(&built.json)
             .map_err(|e| Error::system("cannot write the specification", e))?;
         let path = directory.join("config.json");

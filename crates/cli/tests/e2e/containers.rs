@@ -298,6 +298,8 @@ fn another_runtime_by_path() {
     ]);
     until("its output", || e.ok(["logs", "r1"]) == "from runc");
     assert!(e.ok(["exec", "r1", "ps"]).contains("sleep 1000"));
+    let filter = e.ok(["exec", "r1", "grep", "-w", "Seccomp", "/proc/1/status"]);
+    assert!(filter.ends_with('2'), "{filter}");
     e.ok(["stop", "-t", "0", "r1"]);
     assert_eq!(e.inspect("{{.State.ExitCode}}", "r1"), "137");
     e.fails(127, ["run", "--rm", "--runtime", runc, "bb", "nope"]);

@@ -206,6 +206,45 @@ pub fn compile_for(profile: &Profile, caps: Set, arch: Arch, kernel: (u32, u32))
     build(&rules, &abis, default, flags(profile.flags.as_deref())?)
 }
 
+/// The profile as the `linux.seccomp` of a specification, for another runtime: conditions are
+/// decided here, for these capabilities, this architecture and the running kernel.
+pub fn to_oci(profile: &Profile, caps: Set, arch: Arch) -> Result<serde_json::Value> {
+    let kernel = running_kernel();
+    let mut architectures = profile.architectures.clone();
+    for map in &profile.arch_map {
+        if Abi::parse(&map.architecture, arch) == Some(arch.own()) {
+            architectures.push(map.architecture.clone());
+            architectures.extend(map.sub_architectures.iter().cloned());
+        }
+    }
+    let mut syscalls = Vec::new();
+    for rule in &profile.syscalls {
+        if applies(rule, caps, arch, kernel)? {
+            let names: Vec<&String> = rule.names.iter().chain(&rule.name).collect();
+            let mut flat = serde_json::json!({"names": names, "action": rule.action});
+            if let Some(number) = rule.errno_ret {
+                flat["errnoRet"] = number.into();
+            }
+            if let Some(args) = rule.args.as_ref().filter(|args| !args.is_empty()) {
+                flat["args"] = serde_json::json!(args);
+            }
+            syscalls.push(flat);
+        }
+    }
+    let mut oci = serde_json::json!({
+        "defaultAction": profile.default_action,
+        "architectures": architectures,
+        "syscalls": syscalls,
+    });
+    if let Some(number) = profile.default_errno_ret {
+        oci["defaultErrnoRet"] = number.into();
+    }
+    if let Some(flags) = profile.flags.as_ref().filter(|flags| !flags.is_empty()) {
+        oci["flags"] = serde_json::json!(flags);
+    }
+    Ok(oci)
+}
+
 type FlatRule<'a> = (Vec<&'a str>, Vec<Argument>, u32);
 
 fn build(rules: &[FlatRule<'_>], abis: &[Abi], default: u32, flags: u32) -> Result<Filter> {
