@@ -37,7 +37,11 @@ fn trees() -> impl Strategy<Value = Vec<(Entry, Vec<u8>)>> {
                 let parent = tree
                     .entry(path.clone())
                     .or_insert_with(|| (Entry::new(path.clone(), Kind::Directory, 0o755), vec![]));
-                fits &= parent.0.kind == Kind::Directory;
+                fits = parent.0.kind == Kind::Directory;
+                if !fits {
+                    // Nothing may be made below a file.
+                    break;
+                }
                 path.push(b'/');
             }
             path.extend_from_slice(parts[last].as_bytes());
