@@ -69,8 +69,15 @@ impl Database {
     }
 
     fn migrate(&self) -> Result<()> {
-        // The mode is kept in the file; setting it needs a moment without other users, which is
-        // certain only on the first use.
+        // The mode is kept in the file; setting it needs a moment without other users, and SQLite
+        // does not wait for one. So those who come at once to a new data root queue here.
+        let root = self.path.parent().unwrap_or(&self.path);
+        let lock = File::open(root).map_err(io(|| format!("opening {}", root.display())))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(io(|| format!("locking {}", root.display())))?;
+        if usize::try_from(self.version()?).is_ok_and(|version| version == MIGRATIONS.len()) {
+            return Ok(());
+        }
         self.connection.pragma_update(None, "journal_mode", "wal")?;
         self.transaction(|tx| {
             // Another process may have done it while we waited.
