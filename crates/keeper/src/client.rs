@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::Error;
 use crate::protocol::{
-    Exit, Kind, Message, Request, Role, Running, encode, head, recv_some, send_all, send_request,
+    Exit, Kind, Message, Request, Role, Running, head, recv_some, send_all, send_request,
     take_frame,
 };
 
@@ -290,10 +290,5 @@ impl Connection {
             send_all(self.socket.as_fd(), &frame, &[])?;
         }
         Ok(())
-    }
-
-    /// Sends a message that is no request; for tests of the protocol.
-    pub fn raw(&mut self, message: &Message) -> Result<(), Error> {
-        Ok(send_all(self.socket.as_fd(), &encode(message), &[])?)
     }
 }
