@@ -23,6 +23,8 @@ pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
     let done = options(args).and_then(|options| match verb {
         "__keeper" => {
             let steward = helper_args(&options, "__steward");
+            // Kept by the keeper and all it forks; nothing depends on it but speed.
+            let _index = store::hold_log_index(&options.data_root);
             Ok(keeper::main(&options.run_root, &options.program, steward)?)
         }
         _ => Ok(Engine::open(options)?.steward()?),

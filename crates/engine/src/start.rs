@@ -119,6 +119,13 @@ impl Engine {
         let definition = &record.definition;
         let (config, host) = (&definition.config, &definition.host);
         let mut fds: Vec<(Role, OwnedFd)> = Vec::new();
+        let foreign = self.foreign_runtime(record)?.is_some();
+        let mut keeper = None;
+        if !foreign {
+            // Asked first and heard last, so that the keeper does it meanwhile.
+            let cgroup = CgroupRef { path: self.cgroup_path(record) };
+            keeper.insert(self.keeper().connect()?).request(Request::Place { cgroup }, vec![])?;
+        }
         let rootfs = self.mount_rootfs(record)?;
         let (plan, given) = self.plan(record, &rootfs)?;
         fds.extend(given.into_iter().map(|(index, fd)| (Role::Mount(index), fd)));
@@ -144,17 +151,24 @@ impl Engine {
             }
         }
         let health = config.healthcheck.as_ref().is_some_and(crate::health::is_on);
-        let cgroup = self.make_cgroup(record)?;
+        let placed = match &mut keeper {
+            Some(keeper) => matches!(keeper.answer()?, Message::Placed { prepared: true }),
+            None => false,
+        };
+        let cgroup = self.make_cgroup(record, placed)?;
         let cgroup_path = cgroup.path().to_owned();
-        let foreign = self.foreign_runtime(record)?.is_some();
-        let started = if foreign {
-            let rootfs =
-                fds.into_iter().find_map(|(role, fd)| (role == Role::Rootfs).then_some(fd));
-            let rootfs = rootfs.ok_or_else(|| Error::system("start", "no root filesystem"))?;
-            let parts = Parts { rootfs, cgroup: cgroup_path.clone(), log, health };
-            self.start_foreign(record, parts, attach, starter)
-        } else {
-            self.start_own(record, plan, fds, log, &cgroup_path, health, attach, starter)
+        let started = match keeper {
+            None => {
+                let rootfs =
+                    fds.into_iter().find_map(|(role, fd)| (role == Role::Rootfs).then_some(fd));
+                let rootfs = rootfs.ok_or_else(|| Error::system("start", "no root filesystem"))?;
+                let parts = Parts { rootfs, cgroup: cgroup_path.clone(), log, health };
+                self.start_foreign(record, parts, attach, starter)
+            }
+            Some(keeper) => {
+                let cgroup = cgroup_path.clone();
+                self.start_own(record, keeper, plan, fds, log, cgroup, health, attach, starter)
+            }
         };
         let (attachment, pid, start_time, at) = match started {
             Ok(started) => started,
@@ -193,10 +207,11 @@ impl Engine {
     fn start_own(
         &self,
         record: &Record,
+        mut keeper: keeper::client::Connection,
         plan: Plan,
         fds: Vec<(Role, OwnedFd)>,
         log: Log,
-        cgroup: &str,
+        cgroup: String,
         health: bool,
         attach: Option<AttachOptions>,
         starter: Starter,
@@ -205,7 +220,7 @@ impl Engine {
         let start = Start {
             id: record.id.clone(),
             plan,
-            cgroup: Some(CgroupRef { path: cgroup.to_owned() }),
+            cgroup: Some(CgroupRef { path: cgroup }),
             tty: config.tty,
             open_stdin: config.open_stdin,
             stdin_once: config.stdin_once,
@@ -221,19 +236,11 @@ impl Engine {
             steward_at_exit: host.auto_remove || host.restart_policy.name != "no",
             steward_now: health,
         };
-        let (connection, pid, start_time, at) = self.ask_keeper_to_start(start, fds)?;
-        let attachment = attach.map(|_| Attachment::to_container(self, record, connection));
-        Ok((attachment, pid, start_time, at))
-    }
-
-    fn ask_keeper_to_start(
-        &self,
-        start: Start,
-        fds: Vec<(Role, OwnedFd)>,
-    ) -> Result<(keeper::client::Connection, i32, u64, i64)> {
-        let mut connection = self.keeper().connect()?;
-        match connection.ask(Request::Start(Box::new(start)), fds)? {
-            Message::Started { pid, start_time, at, .. } => Ok((connection, pid, start_time, at)),
+        match keeper.ask(Request::Start(Box::new(start)), fds)? {
+            Message::Started { pid, start_time, at, .. } => {
+                let attachment = attach.map(|_| Attachment::to_container(self, record, keeper));
+                Ok((attachment, pid, start_time, at))
+            }
             _ => Err(keeper::Error::Version.into()),
         }
     }
@@ -438,14 +445,18 @@ impl Engine {
         format!("/{parent}/{}", record.id)
     }
 
-    fn make_cgroup(&self, record: &Record) -> Result<Cgroup> {
+    /// Makes the container's cgroup, or takes the one that was `placed` there by the keeper, and
+    /// sets its limits.
+    fn make_cgroup(&self, record: &Record, placed: bool) -> Result<Cgroup> {
         let path = self.cgroup_path(record);
         let root = CgroupRoot::detect()?;
-        // A start that was killed may have left processes there.
-        let old = Cgroup::open(&root, &path)?;
-        if old.exists() && !old.pids().unwrap_or_default().is_empty() {
-            let _ = old.kill_all(9);
-            old.remove()?;
+        if !placed {
+            // A start that was killed may have left processes there.
+            let old = Cgroup::open(&root, &path)?;
+            if old.exists() && !old.pids().unwrap_or_default().is_empty() {
+                let _ = old.kill_all(9);
+                old.remove()?;
+            }
         }
         let resources = serde_json::from_value(spec::resources(&record.definition.host)?)
             .map_err(|e| Error::system("the limits are not valid", e))?;

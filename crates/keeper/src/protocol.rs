@@ -90,6 +90,12 @@ pub struct Malformed;
 pub enum Request {
     /// Start a container.
     Start(Box<Start>),
+    /// Give the connection's next `Start` a cgroup with a process waiting in it, if one is
+    /// prepared, under this name.
+    Place {
+        /// The container's cgroup.
+        cgroup: CgroupRef,
+    },
     /// Run a further process in a running one.
     Exec(Box<Exec>),
     /// Make the streams of a container that another runtime will start; its ends come
@@ -182,7 +188,7 @@ pub struct Start {
     pub id: String,
     /// What its first process does.
     pub plan: runtime::plan::Plan,
-    /// Its cgroup, made by the caller.
+    /// Its cgroup, made by the caller or got by `Place`.
     pub cgroup: Option<CgroupRef>,
     /// Give it a terminal.
     pub tty: bool,
@@ -288,6 +294,11 @@ pub enum Message {
     Attached,
     /// The container's ends of its streams, as three descriptors.
     Streams,
+    /// The answer to `Place`.
+    Placed {
+        /// The groups are there, without limits; else the caller makes them.
+        prepared: bool,
+    },
     /// It has ended.
     Exited(Exit),
     /// What runs, in answer to `List`.

@@ -1,11 +1,12 @@
 //! The keeper's event loop.
 //!
-//! `connections` has the clients, `starts`, `streams`, `ends` and `execs` what is done for
-//! containers. Everything is one `Keeper`, for there is one thread.
+//! `connections` has the clients, `places`, `starts`, `streams`, `ends` and `execs` what is done
+//! for containers. Everything is one `Keeper`, for there is one thread.
 
 mod connections;
 mod ends;
 mod execs;
+mod places;
 mod starts;
 mod streams;
 
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use runtime::cgroup::{Cgroup, CgroupRoot};
 use runtime::launch::{Descriptors, Progress};
+use runtime::{Place, Waiter};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use sys::clone::Side;
@@ -76,6 +78,8 @@ struct Connection {
     /// Streams made for a container that is to be adopted: its id, and our ends of
     /// output, error output and input.
     prepared: Option<(String, [Option<OwnedFd>; 3])>,
+    /// What it got for its next start: the cgroup's path and the process that waits there.
+    place: Option<(String, Waiter)>,
 }
 
 #[derive(Debug, Clone)]
@@ -155,6 +159,9 @@ struct Keeper {
     connections: HashMap<u64, Connection>,
     containers: HashMap<String, Container>,
     execs: HashMap<u64, ExecProcess>,
+    /// A cgroup with a process in it for the next container, and how many there have been.
+    place: Option<Place>,
+    places: u64,
     /// Cgroups that still had processes when we tried to remove them.
     emptying: Vec<(Cgroup, Instant)>,
     steward: Option<std::process::Child>,
@@ -202,6 +209,8 @@ impl Keeper {
             connections: HashMap::new(),
             containers: HashMap::new(),
             execs: HashMap::new(),
+            place: None,
+            places: 0,
             emptying: Vec::new(),
             steward: None,
             steward_wanted: false,
@@ -334,6 +343,7 @@ impl Keeper {
         if self.steward_wanted && self.steward.is_none() {
             self.spawn_steward();
         }
+        self.prepare_place();
         let busy = !self.containers.is_empty()
             || !self.connections.is_empty()
             || !self.emptying.is_empty();
@@ -388,6 +398,7 @@ impl Keeper {
                 return self.run();
             }
         }
+        self.discard_place();
         self.standby.quit();
         Ok(())
     }

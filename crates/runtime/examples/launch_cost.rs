@@ -69,8 +69,9 @@ fn main() {
         )];
         rustix::event::poll(&mut fds, None).unwrap();
         let started = Instant::now();
-        let (cgroup, waiter) =
-            place.adopt(&root, &format!("/wherry-tests/{base}"), &resources).unwrap();
+        let path = format!("/wherry-tests/{base}");
+        let waiter = place.adopt(&path).unwrap();
+        let cgroup = Cgroup::create(&root, &path, &resources).unwrap();
         let mut launching =
             runtime::launch_placed(&plan, &cgroup, waiter, Descriptors::default()).unwrap();
         launching.wait_ready().unwrap();

@@ -114,7 +114,7 @@ pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, d: Descriptors) -> Result<La
 
 /// As [`launch`], with the groups and the process of a prepared [`Place`](crate::cgroup::place).
 ///
-/// `cgroup` and `waiter` are what `Place::adopt` returned.
+/// `waiter` is what `Place::adopt` returned, `cgroup` the group at the path it was given.
 pub fn launch_placed(
     plan: &Plan,
     cgroup: &Cgroup,

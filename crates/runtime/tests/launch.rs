@@ -184,6 +184,28 @@ fn errors_come_back_with_their_kind() {
     assert!(now <= count, "descriptors are closed after a failure: {count} {now}");
 }
 
+/// A place whose owner is killed removes itself.
+fn orphaned_place(root: &CgroupRoot, parent: &str, name: &str) {
+    let sys::clone::Side::Parent { pidfd, .. } = sys::clone::fork().unwrap() else {
+        let mut place = runtime::Place::prepare(root, parent, name).unwrap();
+        while !place.has_arrived().unwrap() {
+            std::thread::yield_now();
+        }
+        let _ = sys::pidfd::send_signal(
+            sys::clone::pidfd_open(std::process::id() as i32).unwrap().as_fd(),
+            9,
+        );
+        unreachable!()
+    };
+    assert_eq!(sys::pidfd::wait(pidfd.as_fd(), true).unwrap(), Some(sys::pidfd::Exit::Signal(9)));
+    let path = format!("{parent}/{name}");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while Cgroup::open(root, &path).unwrap().exists() {
+        assert!(std::time::Instant::now() < deadline, "{path} is still there");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
 /// A container started in a prepared place is this process's child, in groups of its own name,
 /// with nothing of the place left.
 #[test]
@@ -204,7 +226,8 @@ fn prepared_places() {
     let plan = plan(&wanted, &dir.0).unwrap();
     let resources = serde_json::from_value(json!({"pids": {"limit": 31}})).unwrap();
     let path = format!("{parent}/{name}");
-    let (cgroup, waiter) = place.adopt(&root, &path, &resources).unwrap();
+    let waiter = place.adopt(&path).unwrap();
+    let cgroup = Cgroup::create(&root, &path, &resources).unwrap();
     let (end, output) = pipe();
     let (gate, opener) = pipe();
     let stdio = Some([null(), output.try_clone().unwrap(), output]);
@@ -228,10 +251,16 @@ fn prepared_places() {
     assert!(!Cgroup::open(&root, &format!("{path}-place")).unwrap().exists());
 
     let place = runtime::Place::prepare(&root, &parent, &format!("{name}-other")).unwrap();
-    assert!(place.adopt(&root, "/elsewhere/x", &resources).is_err());
+    assert!(place.is_below(&parent) && !place.is_below("/elsewhere"));
+    assert!(place.adopt("/elsewhere/x").is_err());
+    let place = runtime::Place::prepare(&root, &parent, &format!("{name}-taken")).unwrap();
+    let taken = Cgroup::create(&root, &format!("{path}-there"), &resources).unwrap();
+    assert!(place.adopt(&format!("{path}-there")).is_err(), "another's groups are not replaced");
+    taken.remove().unwrap();
     let place = runtime::Place::prepare(&root, &parent, &format!("{name}-third")).unwrap();
     place.discard().unwrap();
-    for last in ["other", "third"] {
+    orphaned_place(&root, &parent, &format!("{name}-orphaned"));
+    for last in ["other", "taken", "third", "orphaned"] {
         assert!(!Cgroup::open(&root, &format!("{path}-{last}")).unwrap().exists());
     }
 }

@@ -12,6 +12,7 @@ pub mod clone;
 pub mod exec;
 pub mod fds;
 pub mod keyring;
+pub mod lock;
 pub mod loopback;
 pub mod mount;
 pub mod namespace;

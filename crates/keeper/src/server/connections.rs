@@ -24,6 +24,7 @@ impl Keeper {
                     interest: EventFlags::IN,
                     closing: false,
                     prepared: None,
+                    place: None,
                 },
             );
         }
@@ -96,6 +97,9 @@ impl Keeper {
         self.sources.remove(&token);
         if let Some((id, _)) = &connection.prepared {
             self.remove_traces(id);
+        }
+        if let Some((path, waiter)) = connection.place {
+            self.take_back(&path, waiter);
         }
         match connection.role {
             ConnectionRole::Attached(attach) => {
@@ -241,6 +245,7 @@ impl Keeper {
                     self.fail(token, code, message);
                 }
             }
+            Request::Place { cgroup } => self.give_place(token, cgroup.path),
             Request::Exec(exec) => {
                 if let Err((code, message)) = self.exec(token, *exec, fds) {
                     self.fail(token, code, message);

@@ -58,14 +58,24 @@ impl Keeper {
             _ => None,
         };
         let cgroup = self.cgroup(start.cgroup.as_ref());
-        let launching = runtime::launch::launch(&start.plan, cgroup.as_ref(), descriptors)
-            .map_err(|e| {
-                let failed = (e.exit_code(), e.to_string());
-                for which in ["out", "err"] {
-                    let _ = std::fs::remove_file(pipe_path(&io_dir, &start.id, which));
-                }
-                failed
-            })?;
+        let place = self.connections.get_mut(&token).and_then(|connection| {
+            connection.place.take_if(|(path, _)| {
+                start.cgroup.as_ref().is_some_and(|cgroup| cgroup.path == *path)
+            })
+        });
+        let launching = match (&cgroup, place) {
+            (Some(cgroup), Some((_, waiter))) => {
+                runtime::launch_placed(&start.plan, cgroup, waiter, descriptors)
+            }
+            (cgroup, _) => runtime::launch(&start.plan, cgroup.as_ref(), descriptors),
+        };
+        let launching = launching.map_err(|e| {
+            let failed = (e.exit_code(), e.to_string());
+            for which in ["out", "err"] {
+                let _ = std::fs::remove_file(pipe_path(&io_dir, &start.id, which));
+            }
+            failed
+        })?;
         let id = start.id.clone();
         let pidfd = launching.pidfd.try_clone().map_err(system("pidfd"))?;
         let start_time = start_time_of(launching.pid);

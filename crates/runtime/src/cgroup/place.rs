@@ -14,10 +14,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sys::clone::Side;
 
-use super::{Cgroup, CgroupRoot, make_path, root};
+use super::{Cgroup, CgroupRoot, root};
 use crate::child::{self, Job};
 use crate::error::{Doing, Error, Result};
 use crate::launch::Descriptors;
@@ -30,11 +32,16 @@ const LIMIT: usize = 160 * 1024;
 /// Prepared groups and the process that waits there.
 #[derive(Debug)]
 pub struct Place {
-    cgroup: Cgroup,
+    /// The hierarchies' mount points; those of version 1 only.
+    root: CgroupRoot,
+    path: String,
+    arrived: bool,
     waiter: Waiter,
 }
 
 /// A process in the right groups, waiting for the order to make a container's first process.
+///
+/// Not used, it is to be given up with [`Waiter::discard`]; a forked copy is just dropped.
 #[derive(Debug)]
 pub struct Waiter {
     pidfd: OwnedFd,
@@ -63,9 +70,9 @@ struct Order {
 
 impl Place {
     /// Prepares a place named `name` below `parent`, the path the containers' groups will have
-    /// their names in. Returns at once; the wait is the new process's.
+    /// their names in. Costs a fork: the new process makes the groups and goes into them.
     ///
-    /// The caller must have one thread. When it dies, the waiting process ends.
+    /// The caller must have one thread. When it dies, the process removes the groups and ends.
     pub fn prepare(root: &CgroupRoot, parent: &str, name: &str) -> Result<Place> {
         if root.v1.is_empty() {
             return Err(Error::spec(
@@ -73,40 +80,42 @@ impl Place {
                 "is of no use here: there is no cgroup hierarchy of version 1",
             ));
         }
-        let v1 = CgroupRoot { v1: root.v1.clone(), v2: None };
-        let path = format!("{parent}/{name}");
-        let cgroup = Cgroup::create(&v1, &path, &LinuxResources::default())?;
-        let made = (|| {
-            let entrances = cgroup.entrances()?;
-            let (ours, theirs) = sys::socket::pair().doing(|| "make a socket pair".to_owned())?;
-            let side = sys::clone::fork().doing(|| "prepare a process".to_owned())?;
-            Ok((side, entrances, ours, theirs))
-        })();
-        let (side, entrances, ours, theirs) = match made {
-            Ok(made) => made,
-            Err(error) => {
-                let _ = cgroup.remove();
-                return Err(error);
-            }
-        };
-        match side {
+        let root = CgroupRoot { v1: root.v1.clone(), v2: None };
+        let path = root::clean(&format!("{parent}/{name}"));
+        let (ours, theirs) = sys::socket::pair().doing(|| "make a socket pair".to_owned())?;
+        match sys::clone::fork().doing(|| "prepare a process".to_owned())? {
             Side::Parent { pidfd, .. } => {
-                Ok(Place { cgroup, waiter: Waiter { pidfd, socket: ours } })
+                let waiter = Waiter { pidfd, socket: ours };
+                Ok(Place { root, path, arrived: false, waiter })
             }
-            Side::Child => wait(cgroup, &entrances, &theirs),
+            Side::Child => wait(&root, &path, &theirs),
         }
     }
 
-    /// Makes the place a container's: renames the groups to `path`, which must lie below the same
-    /// parent, and sets the limits. On failure the place is gone and the caller starts without one.
-    pub fn adopt(
-        mut self,
-        root: &CgroupRoot,
-        path: &str,
-        resources: &LinuxResources,
-    ) -> Result<(Cgroup, Waiter)> {
-        match self.rename(root, path, resources) {
-            Ok(()) => Ok((self.cgroup, self.waiter)),
+    /// Whether containers below `parent` can have this place.
+    pub fn is_below(&self, parent: &str) -> bool {
+        self.path.rsplit_once('/').map(|(own, _)| own) == Some(root::clean(parent).as_str())
+    }
+
+    /// Whether the process has arrived in its groups; does not wait. An error says that it never
+    /// will: the place is to be discarded.
+    pub fn has_arrived(&mut self) -> Result<bool> {
+        if !self.arrived {
+            match self.waiter.answer(false)? {
+                None => {}
+                Some(Answer::Arrived) => self.arrived = true,
+                Some(Answer::Made(_)) => return Err(garbled()),
+            }
+        }
+        Ok(self.arrived)
+    }
+
+    /// Makes the place a container's: its groups get the name `path`, which must lie below the
+    /// same parent. They have no limits yet, and version 2 has no group. Waits until the process
+    /// has arrived. On failure the place is gone and the caller starts without one.
+    pub fn adopt(mut self, path: &str) -> Result<Waiter> {
+        match self.rename(path) {
+            Ok(()) => Ok(self.waiter),
             Err(error) => {
                 let _ = self.discard();
                 Err(error)
@@ -114,58 +123,87 @@ impl Place {
         }
     }
 
-    fn rename(&mut self, root: &CgroupRoot, path: &str, resources: &LinuxResources) -> Result<()> {
+    fn rename(&mut self, path: &str) -> Result<()> {
         let path = root::clean(path);
         let parent = |path: &str| path.rsplit_once('/').map(|(parent, _)| parent.to_owned());
-        if path.is_empty() || parent(&path) != parent(&self.cgroup.path) {
+        if path.is_empty() || parent(&path) != parent(&self.path) {
             return Err(Error::spec(
                 format!("cgroup {path}"),
-                format!("a place prepared as {} cannot become this", self.cgroup.path),
+                format!("a place prepared as {} cannot become this", self.path),
             ));
         }
-        // Groups that were renamed already keep their new name if a later one cannot be; both
-        // names are removed then.
-        let old = std::mem::replace(&mut self.cgroup.path, path);
-        for group in &self.cgroup.v1 {
-            let (from, to) =
-                (group.mount_point.join(&old), group.mount_point.join(&self.cgroup.path));
-            if let Err(errno) = rustix::fs::rename(&from, &to) {
-                let error = Err(errno)
-                    .doing(|| format!("rename the cgroup {} to {}", from.display(), to.display()));
-                self.waiter.end();
-                for group in &self.cgroup.v1 {
-                    let _ = rustix::fs::rmdir(group.mount_point.join(&old));
+        while !self.arrived {
+            self.arrived = matches!(self.waiter.answer(true)?, Some(Answer::Arrived));
+        }
+        for (done, hierarchy) in self.root.v1.iter().enumerate() {
+            let at = |path: &str| hierarchy.mount_point.join(path);
+            if let Err(errno) = rustix::fs::rename(at(&self.path), at(&path)) {
+                // Back to one name, so that discarding finds all of it.
+                for hierarchy in self.root.v1.iter().take(done) {
+                    let at = |path: &str| hierarchy.mount_point.join(path);
+                    let _ = rustix::fs::rename(at(&path), at(&self.path));
                 }
-                return error;
+                return Err(errno).doing(|| {
+                    format!(
+                        "rename the cgroup {} to {}",
+                        at(&self.path).display(),
+                        at(&path).display()
+                    )
+                });
             }
         }
-        if let Some(mount_point) = &root.v2 {
-            let dir = make_path(mount_point, &self.cgroup.path, &|parent, _| {
-                super::limits_v2::enable_controllers(parent);
-                Ok(())
-            })?;
-            self.cgroup.v2 = Some(super::v2_group(mount_point, dir));
-        }
-        self.cgroup.update(resources)
+        Ok(())
     }
 
     /// Gives the place up: ends the waiting process and removes the groups.
     pub fn discard(self) -> Result<()> {
         self.waiter.end();
-        self.cgroup.remove_within(Duration::from_secs(5))
+        Cgroup::open(&self.root, &self.path)?.remove_within(Duration::from_secs(5))
     }
 
-    /// Readable once when the process has arrived in its groups; an order before that is carried
-    /// out after it.
+    /// Readable when [`Place::has_arrived`] has something new to say.
     pub fn ready_fd(&self) -> BorrowedFd<'_> {
         self.waiter.socket.as_fd()
     }
 }
 
+/// What the waiter says.
+enum Answer {
+    /// It is in its groups.
+    Arrived,
+    /// It has made the container's first process.
+    Made(OwnedFd),
+}
+
+fn garbled() -> Error {
+    Error::Died { how: "in a prepared place".to_owned() }
+}
+
 impl Waiter {
+    /// Ends the process. The groups stay, under the container's name.
+    pub fn discard(self) {
+        self.end();
+    }
+
     fn end(&self) {
         let _ = sys::pidfd::send_signal(self.pidfd.as_fd(), 9);
         let _ = sys::pidfd::wait(self.pidfd.as_fd(), true);
+    }
+
+    fn answer(&self, block: bool) -> Result<Option<Answer>> {
+        let mut buffer = [0; 4096];
+        let (count, mut fds) = match sys::socket::recv_with_fds(&self.socket, &mut buffer, block) {
+            Err(Errno::AGAIN) => return Ok(None),
+            received => received.doing(|| "hear of a prepared process".to_owned())?,
+        };
+        match (buffer.get(..count).and_then(|answer| answer.split_first()), fds.pop()) {
+            (Some((b'A', _)), _) => Ok(Some(Answer::Arrived)),
+            (Some((b'P', _)), Some(pidfd)) => Ok(Some(Answer::Made(pidfd))),
+            (Some((b'E', text)), _) => {
+                Err(serde_json::from_slice(text).unwrap_or_else(|_| garbled()))
+            }
+            _ => Err(garbled()),
+        }
     }
 
     /// Has the container's first process made; returns its number and pidfd.
@@ -177,11 +215,8 @@ impl Waiter {
         report: &OwnedFd,
     ) -> Result<(i32, OwnedFd)> {
         let result = self.order(job, pid_namespace, v2, report);
-        if result.is_err() {
-            let _ = sys::pidfd::send_signal(self.pidfd.as_fd(), 9);
-        }
-        // It leaves as soon as it has answered.
-        let _ = sys::pidfd::wait(self.pidfd.as_fd(), true);
+        // If it has answered there is nothing it still has to do; if not, it must not.
+        self.end();
         result
     }
 
@@ -225,37 +260,29 @@ impl Waiter {
         let doing = || "hand the plan to the prepared process".to_owned();
         sys::socket::send_with_fds(&self.socket, &bytes, &fds, true).doing(doing)?;
         loop {
-            let mut buffer = vec![0; 4096];
-            let (count, mut fds) =
-                sys::socket::recv_with_fds(&self.socket, &mut buffer, true).doing(doing)?;
-            let answer = buffer.get(..count).unwrap_or_default();
-            match (answer.split_first(), fds.pop()) {
+            match self.answer(true)? {
                 // It has arrived; nobody had asked yet.
-                (Some((b'A', _)), _) => {}
-                (Some((b'P', _)), Some(pidfd)) => {
+                Some(Answer::Arrived) | None => {}
+                Some(Answer::Made(pidfd)) => {
                     let pid = sys::pidfd::pid(pidfd.as_fd())
                         .doing(|| "find the container's process".to_owned())?;
                     return Ok((pid, pidfd));
                 }
-                (Some((b'E', text)), _) => {
-                    return Err(serde_json::from_slice(text).unwrap_or_else(|_| Error::Died {
-                        how: "in a prepared place".to_owned(),
-                    }));
-                }
-                _ => return Err(Error::Died { how: "in a prepared place".to_owned() }),
             }
         }
     }
 }
 
 /// The waiting process.
-fn wait(mut cgroup: Cgroup, entrances: &super::Entrances, socket: &OwnedFd) -> ! {
+fn wait(root: &CgroupRoot, path: &str, socket: &OwnedFd) -> ! {
     sys::signal::reset();
-    let result = entrances.enter().and_then(|()| {
-        // The caller's descriptors must not live on here.
-        sys::fds::close_all_but(3, &[socket.as_fd()]).doing(|| "close descriptors".to_owned())?;
+    let result = arrive(root, path, socket).and_then(|mut cgroup| {
         let _ = sys::socket::send_with_fds(socket, b"A", &[], true);
-        serve(&mut cgroup, socket)
+        match serve(&mut cgroup, socket) {
+            Ok(Served::Done) => Ok(()),
+            Ok(Served::Orphaned) => leave(&cgroup),
+            Err(error) => Err(error),
+        }
     });
     if let Err(error) = result {
         let mut bytes = vec![b'E'];
@@ -265,19 +292,49 @@ fn wait(mut cgroup: Cgroup, entrances: &super::Entrances, socket: &OwnedFd) -> !
     sys::exec::exit_now(0)
 }
 
-fn serve(cgroup: &mut Cgroup, socket: &OwnedFd) -> Result<()> {
+fn arrive(root: &CgroupRoot, path: &str, socket: &OwnedFd) -> Result<Cgroup> {
+    // The caller's descriptors must not live on here.
+    sys::fds::close_all_but(3, &[socket.as_fd()]).doing(|| "close descriptors".to_owned())?;
+    let cgroup = Cgroup::create(root, path, &LinuxResources::default())?;
+    match cgroup.entrances().and_then(|entrances| entrances.enter()) {
+        Ok(()) => Ok(cgroup),
+        Err(error) => {
+            let _ = leave(&cgroup);
+            Err(error)
+        }
+    }
+}
+
+/// Goes out of the groups and removes them, for there is nobody left who would.
+fn leave(cgroup: &Cgroup) -> Result<()> {
+    for group in &cgroup.v1 {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let procs = rustix::fs::openat(&group.dir, "../cgroup.procs", flags, Mode::empty());
+        let _ = procs.and_then(|procs| rustix::io::write(&procs, b"0"));
+    }
+    cgroup.remove_within(Duration::ZERO)
+}
+
+/// How the wait was over.
+enum Served {
+    /// The container's first process is made.
+    Done,
+    /// The caller has gone.
+    Orphaned,
+}
+
+fn serve(cgroup: &mut Cgroup, socket: &OwnedFd) -> Result<Served> {
     let mut buffer = vec![0; LIMIT];
     let (count, fds) = sys::socket::recv_with_fds(socket, &mut buffer, true)
         .doing(|| "receive a plan".to_owned())?;
     if count == 0 {
-        // The caller has gone.
-        return Ok(());
+        return Ok(Served::Orphaned);
     }
-    let garbled = || Error::spec("the plan", "arrived incomplete");
+    let incomplete = || Error::spec("the plan", "arrived incomplete");
     let order: Order = serde_json::from_slice(buffer.get(..count).unwrap_or_default())
         .map_err(|error| Error::spec("the plan", error.to_string()))?;
     let mut fds = fds.into_iter();
-    let mut next = || fds.next().ok_or_else(garbled);
+    let mut next = || fds.next().ok_or_else(incomplete);
     let report = next()?;
     let v2 = if order.v2 { Some(next()?) } else { None };
     let pid_namespace = if order.pid_namespace { Some(next()?) } else { None };
@@ -318,7 +375,7 @@ fn serve(cgroup: &mut Cgroup, socket: &OwnedFd) -> Result<()> {
     {
         Side::Parent { pidfd, .. } => {
             sys::socket::send_with_fds(socket, b"P", &[pidfd.as_fd()], true)
-                .map(drop)
+                .map(|_| Served::Done)
                 .doing(|| "report the container's process".to_owned())
         }
         Side::Child => child::run(

@@ -1,0 +1,81 @@
+//! The place prepared for the next container; `runtime::cgroup::place` says what it saves.
+
+use super::*;
+
+/// The cgroup below which containers are, unless they ask for another; the engine's default.
+const PARENT: &str = "wherry";
+
+impl Keeper {
+    /// Prepares a place, once nothing is being started.
+    pub(super) fn prepare_place(&mut self) {
+        let busy = self.containers.values().any(|c| c.launching.is_some());
+        if self.place.is_some() || busy || self.containers.is_empty() || self.cgroups.v1.is_empty()
+        {
+            return;
+        }
+        self.places += 1;
+        let name = format!("place-{}-{}", std::process::id(), self.places);
+        match Place::prepare(&self.cgroups, PARENT, &name) {
+            Ok(place) => self.place = Some(place),
+            Err(e) => self.complain(&format!("cannot prepare a place: {e}")),
+        }
+    }
+
+    /// Hands the place to a client that will start a container, if it is ready.
+    pub(super) fn give_place(&mut self, token: u64, path: String) {
+        let prepared = match self.take_place(&path) {
+            Ok(None) => false,
+            Ok(Some(waiter)) => match self.connections.get_mut(&token) {
+                Some(connection) => {
+                    if let Some((_, unused)) = connection.place.replace((path, waiter)) {
+                        unused.discard();
+                    }
+                    true
+                }
+                None => {
+                    waiter.discard();
+                    return;
+                }
+            },
+            Err(e) => {
+                self.complain(&format!("place for {path}: {e}"));
+                false
+            }
+        };
+        self.send(token, &Message::Placed { prepared });
+    }
+
+    fn take_place(&mut self, path: &str) -> Result<Option<Waiter>, runtime::Error> {
+        let parent = path.trim_matches('/').rsplit_once('/').map_or("", |(parent, _)| parent);
+        let Some(mut place) = self.place.take_if(|place| place.is_below(parent)) else {
+            return Ok(None);
+        };
+        match place.has_arrived() {
+            Ok(true) => place.adopt(path).map(Some),
+            Ok(false) => {
+                self.place = Some(place);
+                Ok(None)
+            }
+            Err(e) => {
+                let _ = place.discard();
+                Err(e)
+            }
+        }
+    }
+
+    /// A client with a place has gone without a start.
+    pub(super) fn take_back(&mut self, path: &str, waiter: Waiter) {
+        waiter.discard();
+        if let Ok(cgroup) = Cgroup::open(&self.cgroups, path) {
+            self.emptying.push((cgroup, Instant::now()));
+        }
+    }
+
+    pub(super) fn discard_place(&mut self) {
+        if let Some(place) = self.place.take()
+            && let Err(e) = place.discard()
+        {
+            self.complain(&format!("discarding a place: {e}"));
+        }
+    }
+}
