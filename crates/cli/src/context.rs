@@ -71,11 +71,14 @@ impl Context {
         let settings = self.settings()?.clone();
         let program = std::env::current_exe()
             .context("the path of this program is unknown; is /proc mounted?")?;
+        let debug: fn(&str) = |text| note(&format!("debug: {text}"));
+        let debug = (settings.debug || settings.log_level == "debug").then_some(debug);
         Ok(Engine::open(EngineOptions {
             data_root: settings.data_root.clone(),
             run_root: settings.run_root.clone(),
             program,
             settings,
+            debug,
         })?)
     }
 
@@ -83,6 +86,13 @@ impl Context {
     pub(crate) fn complain(&self, error: &anyhow::Error) {
         let line = self.error_line(error);
         note(&line);
+    }
+
+    /// Docker's second line for verbs that go on after a failure, when called by its name.
+    pub(crate) fn sum_up(&self, what: &str, names: &[&str]) {
+        if self.is_docker() && !names.is_empty() {
+            note(&format!("Error: failed to {what} {}", names.join(", ")));
+        }
     }
 
     /// The one line a failure gets.
@@ -96,7 +106,7 @@ impl Context {
             return format!("{}: {text}", self.program);
         }
         let from = if is_engine { "Error response from daemon: " } else { "" };
-        let starts = ["run", "container run", "create", "container create"];
+        let starts = ["run", "container run"];
         if starts.contains(&self.spelled.as_str()) {
             format!("docker: {from}{text}")
         } else {

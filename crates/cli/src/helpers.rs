@@ -51,5 +51,5 @@ fn options(args: &[OsString]) -> anyhow::Result<EngineOptions> {
     let environment: BTreeMap<String, OsString> = crate::context::environment();
     // A settings file that has become unreadable must not keep containers from ending.
     let settings = Settings::load(&environment, &flags).unwrap_or_default();
-    Ok(EngineOptions { data_root, run_root, program, settings })
+    Ok(EngineOptions { data_root, run_root, program, settings, debug: None })
 }

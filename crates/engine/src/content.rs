@@ -131,14 +131,11 @@ impl Engine {
             "/dev/console",
         ];
         ours.extend(record.definition.mounts.iter().map(|m| m.mount.target.as_str()));
-        Ok(changes
-            .into_iter()
-            .map(|c| DiffEntry {
-                path: String::from_utf8_lossy(&c.path).into_owned(),
-                kind: c.kind.number(),
-            })
-            .filter(|d| !(d.kind == 1 && ours.contains(&d.path.as_str())))
-            .collect())
+        let changes = changes.into_iter().map(|c| DiffEntry {
+            path: String::from_utf8_lossy(&c.path).into_owned(),
+            kind: c.kind.number(),
+        });
+        Ok(without(changes.collect(), &ours))
     }
 
     /// Writes all files of a container as a tar.
@@ -260,4 +257,45 @@ fn stat(root: &OwnedFd, path: &str) -> Result<Option<PathStat>> {
         mtime: seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into()),
         link_target: text(&found.link_target),
     }))
+}
+
+/// Leaves out what was added at these paths, and the directories above that changed by it alone.
+fn without(changes: Vec<DiffEntry>, ours: &[&str]) -> Vec<DiffEntry> {
+    let is_ours = |d: &DiffEntry| d.kind == 1 && ours.contains(&d.path.as_str());
+    let (hidden, kept): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_ours);
+    let within = |d: &DiffEntry, top: &str| {
+        d.path.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'))
+    };
+    let mut visible = Vec::with_capacity(kept.len());
+    // Backwards, for what is in a directory comes after it.
+    for entry in kept.into_iter().rev() {
+        let by_us = entry.kind == 0 && hidden.iter().any(|h| within(h, &entry.path));
+        if !by_us || visible.last().is_some_and(|v| within(v, &entry.path)) {
+            visible.push(entry);
+        }
+    }
+    visible.reverse();
+    visible
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_added_is_no_change() {
+        let entry = |text: &str| {
+            let (kind, path) = text.split_once(' ').unwrap();
+            DiffEntry { path: path.into(), kind: if kind == "C" { 0 } else { 1 } }
+        };
+        let diff = |all: &[&str]| -> Vec<String> {
+            let left = without(all.iter().map(|t| entry(t)).collect(), &["/etc/hosts", "/a/b/c"]);
+            left.into_iter().map(|d| d.path).collect()
+        };
+        assert_eq!(diff(&["C /etc", "A /etc/hosts"]), [""; 0]);
+        assert_eq!(diff(&["C /etc", "A /etc/hosts", "A /etc/x"]), ["/etc", "/etc/x"]);
+        assert_eq!(diff(&["C /a", "C /a/b", "A /a/b/c", "C /etc", "A /etc/y"]), ["/etc", "/etc/y"]);
+        assert_eq!(diff(&["C /etc", "C /etc/hosts"]), ["/etc", "/etc/hosts"]);
+        assert_eq!(diff(&["C /tmp"]), ["/tmp"]);
+    }
 }

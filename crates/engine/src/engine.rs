@@ -21,6 +21,9 @@ pub struct EngineOptions {
     pub program: PathBuf,
     /// The configuration.
     pub settings: Settings,
+    /// Told what is worth knowing when something is looked for: what was left out or done another
+    /// way because the host does not allow it.
+    pub debug: Option<fn(&str)>,
 }
 
 /// One engine. Opening it is cheap; a program with several threads opens one in each.
@@ -232,6 +235,13 @@ impl Engine {
     /// The configuration in force.
     pub fn settings(&self) -> &Settings {
         &self.options.settings
+    }
+
+    /// Says something at debug level.
+    pub(crate) fn debug(&self, text: &str) {
+        if let Some(debug) = self.options.debug {
+            debug(text);
+        }
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -57,7 +57,10 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         let source = source.into();
-        Self { kind: ErrorKind::System, message: format!("{what}: {source}"), source: Some(source) }
+        // The standard library appends "(os error 2)"; the words alone are what people search.
+        let text = source.to_string();
+        let text = text.split(" (os error").next().unwrap_or(&text);
+        Self { kind: ErrorKind::System, message: format!("{what}: {text}"), source: Some(source) }
     }
 
     /// Exit code of a command that failed to start a container because of this:

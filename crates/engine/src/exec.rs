@@ -111,9 +111,10 @@ impl Engine {
             tty: config.tty,
             size: config.console_size.and_then(terminal_size),
         }));
-        let Message::Started { pid, .. } = connection.ask(request, fds)? else {
+        let Message::Started { pid, notes, .. } = connection.ask(request, fds)? else {
             return Err(keeper::Error::Version.into());
         };
+        notes.iter().for_each(|note| self.debug(note));
         note(&format!("exec_start: {words}"), &[("execID", exec_id.clone())])?;
         let attachment = if detach {
             None

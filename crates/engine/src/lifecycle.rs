@@ -197,7 +197,10 @@ impl Engine {
     /// Sends a signal, SIGKILL unless another is named.
     pub fn kill(&self, name: &str, signal: &str) -> Result<()> {
         let number = if signal.is_empty() { 9 } else { signals::parse(signal)? };
-        let record = self.current(name)?;
+        let record = self.current(name).map_err(|e| Error {
+            message: format!("cannot kill container: {name}: {}", e.message),
+            ..e
+        })?;
         if !record.state.is_live() {
             return Err(Error::new(
                 ErrorKind::Conflict,

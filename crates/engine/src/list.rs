@@ -136,6 +136,19 @@ fn health_of(record: &Record) -> &str {
     record.run.health.as_ref().map_or("none", |h| h.status.as_str())
 }
 
+/// The command for people: arguments with spaces in quotes.
+fn command_line(argv: &[String]) -> String {
+    let mut line = String::new();
+    for (n, argument) in argv.iter().enumerate() {
+        match (n, argument.contains(' ')) {
+            (0, _) => line.push_str(argument),
+            (_, true) => line.push_str(&format!(" '{argument}'")),
+            (_, false) => line.push_str(&format!(" {argument}")),
+        }
+    }
+    line
+}
+
 fn summary(record: &Record, now: i64) -> ContainerSummary {
     let definition = &record.definition;
     let image = match (&definition.rootfs, &record.image_id) {
@@ -147,7 +160,7 @@ fn summary(record: &Record, now: i64) -> ContainerSummary {
         names: vec![format!("/{}", record.name)],
         image,
         image_id: record.image_id.clone().unwrap_or_default(),
-        command: definition.argv.join(" "),
+        command: command_line(&definition.argv),
         created: record.created_ns / 1_000_000_000,
         ports: Vec::new(),
         size_rw: None,

@@ -237,7 +237,8 @@ impl Engine {
             steward_now: health,
         };
         match keeper.ask(Request::Start(Box::new(start)), fds)? {
-            Message::Started { pid, start_time, at, .. } => {
+            Message::Started { pid, start_time, at, notes } => {
+                notes.iter().for_each(|note| self.debug(note));
                 let attachment = attach.map(|_| Attachment::to_container(self, record, keeper));
                 Ok((attachment, pid, start_time, at))
             }
@@ -275,7 +276,7 @@ impl Engine {
         let directory = self.store().container_directory(&record.id);
         self.write_files(record, &directory)?;
         let volumes = self.prepare_sources(record)?;
-        let cgroup = self.cgroup_path(record);
+        let cgroup = format!("/{}", self.cgroup_path(record));
         let mut built = spec::build(
             record,
             &Facts {
@@ -306,6 +307,7 @@ impl Engine {
             .map_err(|e| Error::system("the specification is not valid", e))?;
         let mut plan = Plan::from_spec(&spec, &directory)?;
         plan.id.clone_from(&record.id);
+        relax_rlimits(&mut plan.process, record);
         plan.seccomp = self.seccomp_filter(record, &security, &spec)?;
         let mut given = Vec::new();
         if let Some(index) = built.shared_shm {
@@ -347,6 +349,7 @@ impl Engine {
         let mut plan = Plan::from_spec(&spec, &directory)?;
         let options = record.definition.host.security_opt.as_deref().unwrap_or_default();
         plan.seccomp = self.seccomp_filter(record, &Security::parse(options)?, &spec)?;
+        relax_rlimits(&mut plan.process, record);
         let process = plan.process.clone();
         Ok(ExecPlan::new(process, &plan))
     }
@@ -439,10 +442,11 @@ impl Engine {
         Ok(volumes)
     }
 
+    /// Below the root of each hierarchy, without a slash in front.
     fn cgroup_path(&self, record: &Record) -> String {
         let parent = record.definition.host.cgroup_parent.trim_matches('/');
         let parent = if parent.is_empty() { "wherry" } else { parent };
-        format!("/{parent}/{}", record.id)
+        format!("{parent}/{}", record.id)
     }
 
     /// Makes the container's cgroup, or takes the one that was `placed` there by the keeper, and
@@ -544,6 +548,16 @@ pub(crate) fn clone_mount_of(process: OwnedFd, path: &'static std::ffi::CStr) ->
         .join()
         .unwrap_or(Err(rustix::io::Errno::IO))
         .map_err(|e| errno(what(), e))
+}
+
+/// A limit that was asked for must hold; one that is only this engine's default stays as inherited
+/// where raising it is not allowed.
+fn relax_rlimits(process: &mut runtime::plan::Process, record: &Record) {
+    let asked = record.definition.host.ulimits.as_deref().unwrap_or_default();
+    for limit in &mut process.rlimits {
+        let name = limit.name.trim_start_matches("RLIMIT_");
+        limit.required = asked.iter().any(|ulimit| ulimit.name.eq_ignore_ascii_case(name));
+    }
 }
 
 /// Rows and columns, unless unknown.

@@ -120,8 +120,11 @@ fn identify_in(db: &Databases, user: &str, group_add: &[String]) -> Result<Ident
     for group in group_add {
         groups.push(db.gid(group).ok_or_else(|| no_group(group))?);
     }
+    // Without it here, a program could give the primary group up and pass what it is denied by.
     groups.sort_unstable();
     groups.dedup();
+    groups.retain(|group| *group != gid);
+    groups.insert(0, gid);
     let home = if home.is_empty() { "/" } else { home };
     Ok(Identity { uid, gid, groups, home: home.to_owned() })
 }
@@ -146,13 +149,13 @@ mod tests {
 
     #[test]
     fn users_are_found_by_name_and_number() {
-        let ann = Identity { uid: 1000, gid: 100, groups: vec![10], home: "/home/ann".into() };
+        let ann = Identity { uid: 1000, gid: 100, groups: vec![100, 10], home: "/home/ann".into() };
         assert_eq!(who("ann", &[]).unwrap(), ann);
         assert_eq!(who("1000", &[]).unwrap(), ann);
         assert_eq!(who("", &[]).unwrap().home, "/root");
         let nobody = who("4242", &["users", "77"]).unwrap();
-        assert_eq!((nobody.uid, nobody.gid, nobody.groups), (4242, 0, vec![77, 100]));
-        assert_eq!(who("ann:users", &[]).unwrap().groups, Vec::<u32>::new());
+        assert_eq!((nobody.uid, nobody.gid, nobody.groups), (4242, 0, vec![0, 77, 100]));
+        assert_eq!(who("ann:users", &[]).unwrap().groups, [100]);
         assert!(who("zoe", &[]).unwrap_err().message.contains("unable to find user zoe"));
         assert!(who("ann:nope", &[]).is_err() && who("4294967295", &[]).is_err());
     }

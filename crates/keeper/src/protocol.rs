@@ -243,7 +243,7 @@ pub struct Adopt {
 /// A cgroup the caller made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupRef {
-    /// Path below the root of each hierarchy.
+    /// Path below the root of each hierarchy, without a slash in front.
     pub path: String,
 }
 

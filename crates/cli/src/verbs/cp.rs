@@ -258,6 +258,7 @@ impl Args {
                     _ => format!("lstat {source}: {e}"),
                 },
             )
+            .bare()
         })?;
         if trailing && !found.is_dir() {
             return Err(Failure::new(1, format!("{source}: not a directory")).bare().into());

@@ -30,7 +30,8 @@ impl Verb for Args {
             .flags
             .request(&self.args, &|name| std::env::var(name).ok())
             .map_err(|f| see_help(context, f))?;
-        let created = context.engine()?.create(request).map_err(|e| failed(context, e))?;
+        // Not 125: nothing was to be started, so the code is that of any other verb.
+        let created = context.engine()?.create(request)?;
         for warning in &created.warnings {
             context::note(&format!("WARNING: {warning}"));
         }

@@ -85,9 +85,11 @@ impl Verb for Args {
         };
         let engine: Engine = context.engine()?;
         let session = engine.exec(name, config, self.detach).map_err(|e| {
-            let code = match e.run_exit_code() {
-                125 => 1,
-                code => code,
+            // Docker's: what can't be started there is 126, what is wrong before that is 1.
+            let code = match (e.run_exit_code(), e.kind) {
+                (125, engine::ErrorKind::NotFound | engine::ErrorKind::Conflict) => 1,
+                (125, _) => 126,
+                (code, _) => code,
             };
             Failure::new(code, context.error_line(&e.into())).bare()
         })?;

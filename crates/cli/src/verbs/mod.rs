@@ -82,7 +82,7 @@ fn open(path: &str) -> Result<std::fs::File, Failure> {
             std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
             _ => e.to_string(),
         };
-        Failure::new(1, format!("open {path}: {why}"))
+        Failure::new(1, format!("open {path}: {why}")).bare()
     })
 }
 

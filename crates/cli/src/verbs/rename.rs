@@ -2,7 +2,7 @@
 
 use super::two;
 use crate::context::Context;
-use crate::failure::Outcome;
+use crate::failure::{Outcome, all_or_one};
 use crate::flags::Spec;
 use crate::registry::Verb;
 
@@ -23,7 +23,11 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Outcome {
         let [old, new] = two(&self.args)?;
-        context.engine()?.rename(old, new)?;
+        if let Err(error) = context.engine()?.rename(old, new) {
+            context.complain(&error.into());
+            context.sum_up("rename container named", &[old]);
+            return all_or_one(true);
+        }
         Ok(0)
     }
 }

@@ -57,7 +57,7 @@ impl Verb for Args {
             return self.joined(context);
         }
         let engine = context.engine()?;
-        let mut failed = false;
+        let mut failed = Vec::new();
         for name in &self.args {
             match engine.start(name, None) {
                 Ok(_) => context::println(name)?,
@@ -65,12 +65,13 @@ impl Verb for Args {
                     context::println(name)?;
                 }
                 Err(error) => {
-                    failed = true;
+                    failed.push(name.as_str());
                     context.complain(&error.into());
                 }
             }
         }
-        all_or_one(failed)
+        context.sum_up("start containers:", &failed);
+        all_or_one(!failed.is_empty())
     }
 }
 

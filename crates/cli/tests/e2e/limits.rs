@@ -1,6 +1,6 @@
 //! Limits, capabilities, filters: what a container may not do.
 
-use crate::harness::{Engine, until};
+use crate::harness::{Engine, text, until};
 
 /// The file of a limit, in version 1 or 2 of cgroups.
 fn limit(v1: &str, v2: &str) -> String {
@@ -227,6 +227,27 @@ fn rlimits_sysctls_and_oom_score() {
         e.ok(["run", "--rm", "--oom-score-adj", "500", "bb", "cat", "/proc/self/oom_score_adj"]),
         "500"
     );
+    // A default that this host forbids is left out, and said where somebody looks for it; what was
+    // asked for is an error.
+    let config = e.path("config.toml");
+    std::fs::write(&config, "[default-ulimits]\nnofile = \"1048576:1048576\"\n").unwrap();
+    let config = config.to_str().unwrap();
+    let run = ["run", "--rm", "bb", "sh", "-c", "ulimit -n"];
+    let quiet = e.run(["--config", config].iter().chain(&run));
+    let told = e.run(["--config", config, "--debug"].iter().chain(&run));
+    assert!(quiet.status.success() && told.status.success());
+    assert_eq!(text(&quiet.stderr), "");
+    if text(&quiet.stdout) == "1048576" {
+        assert_eq!(text(&told.stderr), "");
+    } else {
+        assert_eq!(
+            text(&told.stderr),
+            "debug: RLIMIT_NOFILE stays as inherited: raising it to 1048576:1048576 needs \
+             CAP_SYS_RESOURCE"
+        );
+        let asked = ["run", "--rm", "--ulimit", "nofile=1048576", "bb", "true"];
+        assert!(e.fails(125, asked).contains("CAP_SYS_RESOURCE"));
+    }
     assert!(
         e.fails(125, ["run", "--rm", "--sysctl", "kernel.panic=1", "bb", "true"])
             .contains("kernel.panic")
@@ -245,5 +266,42 @@ fn a_paused_container_can_be_killed() {
     e.ok(["pause", "c1"]);
     e.ok(["rm", "-f", "c1"]);
     until("it is gone", || e.ok(["ps", "-aq"]).is_empty());
+    e.finish();
+}
+
+/// Where version 1 of cgroups is, the keeper has a group with a process in it ready, and the next
+/// container gets it: the same directory under another name.
+#[test]
+fn the_next_containers_cgroup_is_there_before_it() {
+    use std::os::unix::fs::MetadataExt as _;
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "first", "bb", "sleep", "1000"]);
+    let all = std::path::Path::new("/sys/fs/cgroup/pids/wherry");
+    if !all.exists() {
+        return e.finish();
+    }
+    let prefix = format!("place-{}-", e.keeper("wherry-keeper"));
+    let ready = || -> Option<(std::path::PathBuf, u64)> {
+        let mut groups = std::fs::read_dir(all).unwrap().flatten();
+        let group = groups.find(|g| g.file_name().to_string_lossy().starts_with(&prefix))?;
+        Some((group.path(), group.metadata().ok()?.ino()))
+    };
+    until("a place", || ready().is_some());
+    let (path, inode) = ready().unwrap();
+    let name = path.file_name().unwrap().to_owned();
+    // The hierarchy entered last; from then on the place is given away.
+    let last = std::path::Path::new("/sys/fs/cgroup/systemd/wherry").join(&name);
+    if last.parent().unwrap().exists() {
+        let procs = || std::fs::read_to_string(last.join("cgroup.procs")).unwrap_or_default();
+        until("the place's process", || !procs().is_empty());
+    }
+    e.ok(["run", "-d", "--name", "second", "--pids-limit", "9", "bb", "sleep", "1000"]);
+    let id = e.ok(["inspect", "-f", "{{.Id}}", "second"]);
+    let group = all.join(&id);
+    assert_eq!(group.metadata().unwrap().ino(), inode);
+    assert!(!path.exists());
+    let pid = e.ok(["inspect", "-f", "{{.State.Pid}}", "second"]);
+    let read = |file: &str| std::fs::read_to_string(group.join(file)).unwrap().trim().to_owned();
+    assert_eq!((read("cgroup.procs"), read("pids.max")), (pid, "9".to_owned()));
     e.finish();
 }

@@ -1,5 +1,5 @@
-//! Questions put to the kernel. None leaves anything behind: filesystems are configured
-//! but never mounted, files have no name, processes are reaped.
+//! Questions put to the kernel. None leaves anything behind: filesystems are made
+//! but attached nowhere, files have no name, processes are reaped.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
-    FsOpenFlags, OpenTreeFlags, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsopen,
-    open_tree,
+    FsOpenFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
+    fsconfig_set_string, fsopen, open_tree,
 };
 use sys::clone::{NEWUSER, Side, clone3};
 
@@ -34,21 +34,37 @@ pub(crate) enum Overlay {
 }
 
 /// Overlayfs takes this option.
+///
+/// Older kernels look at no option before the filesystem is made; so one is made, of two directories
+/// that every host has, read-only and attached nowhere.
 pub(crate) fn overlay(option: Overlay) -> bool {
-    let Ok(context) = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) else { return false };
-    let context = context.as_fd();
-    match option {
-        Overlay::LowerPath => fsconfig_set_string(context, "lowerdir+", "/"),
-        Overlay::LowerDescriptor => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let Ok(root) = rustix::fs::open("/", flags, Mode::empty()) else { return false };
-            fsconfig_set_fd(context, "lowerdir+", root.as_fd())
+    let try_it = || {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let context = context.as_fd();
+        let lower = ["/dev", "/sys"];
+        match option {
+            Overlay::LowerPath => {
+                for path in lower {
+                    fsconfig_set_string(context, "lowerdir+", path)?;
+                }
+                return fsconfig_create(context);
+            }
+            Overlay::LowerDescriptor => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                for path in lower {
+                    let fd = rustix::fs::open(path, flags, Mode::empty())?;
+                    fsconfig_set_fd(context, "lowerdir+", fd.as_fd())?;
+                }
+                return fsconfig_create(context);
+            }
+            Overlay::Volatile => fsconfig_set_flag(context, "volatile")?,
+            Overlay::Metacopy => fsconfig_set_string(context, "metacopy", "on")?,
+            Overlay::UserXattr => fsconfig_set_flag(context, "userxattr")?,
         }
-        Overlay::Volatile => fsconfig_set_flag(context, "volatile"),
-        Overlay::Metacopy => fsconfig_set_string(context, "metacopy", "on"),
-        Overlay::UserXattr => fsconfig_set_flag(context, "userxattr"),
-    }
-    .is_ok()
+        fsconfig_set_string(context, "lowerdir", lower.join(":"))?;
+        fsconfig_create(context)
+    };
+    try_it().is_ok()
 }
 
 /// The exit code of a process can be had after someone else has reaped it.
@@ -135,6 +151,21 @@ mod tests {
     fn what_every_kernel_has_is_there() {
         assert!(has_filesystem("tmpfs"));
         assert!(!has_filesystem("no-such-filesystem"));
+    }
+
+    /// 6.13 has all of it, and no kernel has a part without what came before.
+    #[test]
+    fn overlay_options_come_in_their_order() {
+        if !has_filesystem("overlay") {
+            return;
+        }
+        let (by_path, by_fd) = (overlay(Overlay::LowerPath), overlay(Overlay::LowerDescriptor));
+        assert!(by_path || !by_fd);
+        let new = super::super::host::kernel_number(&super::super::host::kernel()) >= (6, 13);
+        assert!(!new || by_path && by_fd);
+        for option in [Overlay::Volatile, Overlay::Metacopy, Overlay::UserXattr] {
+            assert!(!new || overlay(option), "{option:?}");
+        }
     }
 
     #[test]

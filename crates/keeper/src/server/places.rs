@@ -8,7 +8,8 @@ const PARENT: &str = "wherry";
 impl Keeper {
     /// Prepares a place, once nothing is being started.
     pub(super) fn prepare_place(&mut self) {
-        let busy = self.containers.values().any(|c| c.launching.is_some());
+        let busy = self.containers.values().any(|c| c.launching.is_some())
+            || self.connections.values().any(|c| c.place.is_some());
         if self.place.is_some() || busy || self.containers.is_empty() || self.cgroups.v1.is_empty()
         {
             return;

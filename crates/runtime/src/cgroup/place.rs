@@ -276,6 +276,7 @@ impl Waiter {
 /// The waiting process.
 fn wait(root: &CgroupRoot, path: &str, socket: &OwnedFd) -> ! {
     sys::signal::reset();
+    let _ = rustix::thread::set_name(c"wherry-place");
     let result = arrive(root, path, socket).and_then(|mut cgroup| {
         let _ = sys::socket::send_with_fds(socket, b"A", &[], true);
         match serve(&mut cgroup, socket) {
