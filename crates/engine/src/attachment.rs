@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::engine::{AttachOptions, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Record, State};
+use crate::resume::Resume;
 
 /// What an attached client hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +37,16 @@ pub struct Attachment {
 
 #[derive(Debug)]
 enum Kind {
-    Container(Connection),
+    Container(Box<ContainerStreams>),
     Exec(Box<ExecStreams>),
+}
+
+/// A container's streams come through the keeper.
+#[derive(Debug)]
+struct ContainerStreams {
+    connection: Connection,
+    /// How to come back if the keeper dies; for who has been there since the start.
+    resume: Option<Resume>,
 }
 
 /// An exec's streams come straight from its process, past the keeper.
@@ -54,9 +63,14 @@ struct ExecStreams {
 }
 
 impl Attachment {
-    pub(crate) fn to_container(engine: &Engine, record: &Record, connection: Connection) -> Self {
+    pub(crate) fn to_container(
+        engine: &Engine,
+        record: &Record,
+        connection: Connection,
+        resume: Option<Resume>,
+    ) -> Self {
         Self {
-            kind: Kind::Container(connection),
+            kind: Kind::Container(Box::new(ContainerStreams { connection, resume })),
             resizer: Some((engine.keeper().clone(), record.id.clone())),
         }
     }
@@ -96,7 +110,7 @@ impl Attachment {
     /// Readable when [`Attachment::read`] has something.
     pub fn fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
-            Kind::Container(connection) => connection.fd(),
+            Kind::Container(streams) => streams.connection.fd(),
             Kind::Exec(streams) => streams.epoll.as_fd(),
         }
     }
@@ -105,7 +119,7 @@ impl Attachment {
     /// `None` when nobody reads standard input.
     pub fn stdin_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.kind {
-            Kind::Container(connection) => Some(connection.fd()),
+            Kind::Container(streams) => Some(streams.connection.fd()),
             Kind::Exec(streams) => streams.stdin.as_ref().map(AsFd::as_fd),
         }
     }
@@ -113,16 +127,7 @@ impl Attachment {
     /// The next piece, without waiting; `None`: nothing more for now.
     pub fn read(&mut self) -> Result<Option<Frame>> {
         match &mut self.kind {
-            Kind::Container(connection) => loop {
-                return Ok(match connection.receive(false)? {
-                    None => None,
-                    Some(Received::Stdout(bytes)) => Some(Frame::Stdout(bytes)),
-                    Some(Received::Stderr(bytes)) => Some(Frame::Stderr(bytes)),
-                    Some(Received::Message(Message::Exited(exit))) => Some(Frame::Exit(exit.code)),
-                    Some(Received::Message(_)) => continue,
-                    Some(Received::End) => Some(Frame::Closed),
-                });
-            },
+            Kind::Container(streams) => streams.read(),
             Kind::Exec(streams) => streams.read(),
         }
     }
@@ -133,7 +138,7 @@ impl Attachment {
             return Ok(());
         }
         match &mut self.kind {
-            Kind::Container(connection) => Ok(connection.stdin(bytes)?),
+            Kind::Container(streams) => streams.write(bytes),
             Kind::Exec(streams) => streams.write(bytes),
         }
     }
@@ -141,7 +146,7 @@ impl Attachment {
     /// Closes standard input.
     pub fn close_stdin(&mut self) -> Result<()> {
         match &mut self.kind {
-            Kind::Container(connection) => Ok(connection.stdin(&[])?),
+            Kind::Container(streams) => streams.write(&[]),
             Kind::Exec(streams) => {
                 if !streams.master {
                     streams.stdin = None;
@@ -170,6 +175,62 @@ impl Attachment {
         let Some(mut connection) = keeper.connect_existing()? else { return Ok(()) };
         connection.ask(Request::Resize { id: id.clone(), rows, cols }, Vec::new())?;
         Ok(())
+    }
+}
+
+impl ContainerStreams {
+    fn read(&mut self) -> Result<Option<Frame>> {
+        loop {
+            let missed = self.resume.as_mut().and_then(|resume| resume.missed.pop_front());
+            let frame = match missed {
+                Some(frame) => frame,
+                None => match self.connection.receive(false)? {
+                    None => return Ok(None),
+                    Some(Received::Stdout(bytes)) => Frame::Stdout(bytes),
+                    Some(Received::Stderr(bytes)) => Frame::Stderr(bytes),
+                    Some(Received::Message(Message::Exited(exit))) => Frame::Exit(exit.code),
+                    Some(Received::Message(_)) => continue,
+                    Some(Received::End) => {
+                        if self.come_back() {
+                            continue;
+                        }
+                        Frame::Closed
+                    }
+                },
+            };
+            if let Some(resume) = &mut self.resume {
+                resume.tries = 0;
+                resume.count(&frame);
+            }
+            return Ok(Some(frame));
+        }
+    }
+
+    /// After the keeper's death; false when there is nothing to come back to or to be told.
+    fn come_back(&mut self) -> bool {
+        let Some(resume) = &mut self.resume else { return false };
+        // Whoever hangs up on us again and again, without a word, means it.
+        resume.tries += 1;
+        if resume.tries > 16 {
+            return false;
+        }
+        match resume.again() {
+            Ok(Some(connection)) => {
+                self.connection = connection;
+                true
+            }
+            // The connection stays at its end, and leads here again once all is told.
+            Ok(None) => !resume.missed.is_empty(),
+            Err(_) => false,
+        }
+    }
+
+    /// What a dead keeper does not take is lost; the end of the connection is for `read`.
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        match self.connection.stdin(bytes) {
+            Err(_) if self.resume.is_some() => Ok(()),
+            done => Ok(done?),
+        }
     }
 }
 
@@ -294,8 +355,9 @@ impl Engine {
             stdin: options.stdin,
             stdout: options.stdout,
             stderr: options.stderr,
+            owner: false,
         });
         connection.ask(request, Vec::new())?;
-        Ok(Attachment::to_container(self, &record, connection))
+        Ok(Attachment::to_container(self, &record, connection, None))
     }
 }

@@ -19,7 +19,7 @@ use crate::attachment::Attachment;
 use crate::engine::{AttachOptions, Engine};
 use crate::error::{Error, Result};
 use crate::record::Record;
-use crate::start::{Parts, Starter, terminal_size};
+use crate::start::{Parts, Starter, journal_of, terminal_size};
 
 /// What our own program does between the engine and the runtime: `__mounted FD PATH
 /// PROGRAM …` attaches the mount that the caller has as descriptor FD at PATH, in a mount
@@ -137,6 +137,15 @@ impl Engine {
         };
         let identity = runtime::state::ProcessIdentity::of(pid).map_err(|e| undo(e.into()))?;
         let pidfd = identity.open().map_err(|e| undo(e.into()))?;
+        let owner = attach.is_some() && starter == Starter::Person && host.auto_remove;
+        let attach = attach.map(|a| Attach {
+            id: record.id.clone(),
+            stdin: a.stdin,
+            stdout: a.stdout,
+            stderr: a.stderr,
+            owner,
+        });
+        let again = attach.clone().map(|attach| (attach, journal_of(&parts.log)));
         let adopt = Adopt {
             id: record.id.clone(),
             pid,
@@ -145,13 +154,8 @@ impl Engine {
             tty,
             stdin_once: record.definition.config.stdin_once,
             log: parts.log,
-            owner: attach.is_some() && starter == Starter::Person && host.auto_remove,
-            attach: attach.map(|a| Attach {
-                id: record.id.clone(),
-                stdin: a.stdin,
-                stdout: a.stdout,
-                stderr: a.stderr,
-            }),
+            owner,
+            attach,
             size: terminal_size(host.console_size),
             steward_at_exit: host.auto_remove || host.restart_policy.name != "no",
             steward_now: parts.health,
@@ -164,7 +168,8 @@ impl Engine {
         };
         self.ask_runtime(&program, &args, &["start", &record.id]).map_err(undo)?;
         record.run.foreign_runtime = Some(program.to_string_lossy().into_owned());
-        let attachment = attach.map(|_| Attachment::to_container(self, record, connection));
+        let attachment =
+            again.map(|again| self.attachment_since_start(record, connection, again, at));
         Ok((attachment, pid, identity.start_time, at))
     }
 

@@ -28,6 +28,7 @@ mod mounts;
 mod names;
 mod reconcile;
 mod record;
+mod resume;
 mod seccomp;
 pub mod settings;
 pub mod signals;

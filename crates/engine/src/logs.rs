@@ -175,7 +175,7 @@ impl Engine {
     }
 }
 
-fn is_end(entry: &Entry) -> bool {
+pub(crate) fn is_end(entry: &Entry) -> bool {
     #[derive(serde::Deserialize)]
     struct Action {
         action: String,

@@ -1,7 +1,7 @@
 //! Starting a container: everything it needs is built here as descriptors, then handed
 //! to the keeper in one message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,7 @@ use crate::engine::{AttachOptions, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::record::{self, PlannedMount, Record, State};
+use crate::resume::Resume;
 use crate::spec::{self, Facts, Security};
 use crate::user;
 
@@ -217,6 +218,15 @@ impl Engine {
         starter: Starter,
     ) -> Result<(Option<Attachment>, i32, u64, i64)> {
         let (config, host) = (&record.definition.config, &record.definition.host);
+        let owner = attach.is_some() && starter == Starter::Person && host.auto_remove;
+        let attach = attach.map(|a| Attach {
+            id: record.id.clone(),
+            stdin: a.stdin,
+            stdout: a.stdout,
+            stderr: a.stderr,
+            owner,
+        });
+        let again = attach.clone().map(|attach| (attach, journal_of(&log)));
         let start = Start {
             id: record.id.clone(),
             plan,
@@ -225,13 +235,8 @@ impl Engine {
             open_stdin: config.open_stdin,
             stdin_once: config.stdin_once,
             log,
-            owner: attach.is_some() && starter == Starter::Person && host.auto_remove,
-            attach: attach.map(|a| Attach {
-                id: record.id.clone(),
-                stdin: a.stdin,
-                stdout: a.stdout,
-                stderr: a.stderr,
-            }),
+            owner,
+            attach,
             size: terminal_size(host.console_size),
             steward_at_exit: host.auto_remove || host.restart_policy.name != "no",
             steward_now: health,
@@ -239,11 +244,32 @@ impl Engine {
         match keeper.ask(Request::Start(Box::new(start)), fds)? {
             Message::Started { pid, start_time, at, notes } => {
                 notes.iter().for_each(|note| self.debug(note));
-                let attachment = attach.map(|_| Attachment::to_container(self, record, keeper));
+                let attachment =
+                    again.map(|again| self.attachment_since_start(record, keeper, again, at));
                 Ok((attachment, pid, start_time, at))
             }
             _ => Err(keeper::Error::Version.into()),
         }
+    }
+
+    /// An attachment of somebody who has been there since the run began, and can come back.
+    pub(crate) fn attachment_since_start(
+        &self,
+        record: &Record,
+        connection: keeper::client::Connection,
+        (attach, journal): (Attach, Option<PathBuf>),
+        began: i64,
+    ) -> Attachment {
+        let resume = Resume {
+            keeper: self.keeper().clone(),
+            attach,
+            journal,
+            began,
+            heard: [0; 2],
+            missed: VecDeque::new(),
+            tries: 0,
+        };
+        Attachment::to_container(self, record, connection, Some(resume))
     }
 
     /// The root filesystem as a detached mount.
@@ -557,6 +583,14 @@ fn relax_rlimits(process: &mut runtime::plan::Process, record: &Record) {
     for limit in &mut process.rlimits {
         let name = limit.name.trim_start_matches("RLIMIT_");
         limit.required = asked.iter().any(|ulimit| ulimit.name.eq_ignore_ascii_case(name));
+    }
+}
+
+/// Where a container's output is kept, if it is.
+pub(crate) fn journal_of(log: &Log) -> Option<PathBuf> {
+    match log {
+        Log::Journal { path, .. } => Some(path.clone()),
+        Log::None | Log::Passthrough => None,
     }
 }
 

@@ -273,6 +273,9 @@ pub struct Attach {
     pub stdout: bool,
     /// Hear its standard error.
     pub stderr: bool,
+    /// See [`Start`]; for a client that comes back.
+    #[serde(default)]
+    pub owner: bool,
 }
 
 /// What the keeper says.
@@ -291,7 +294,10 @@ pub enum Message {
         notes: Vec<String>,
     },
     /// Attached.
-    Attached,
+    Attached {
+        /// Nanoseconds since 1970: what the container wrote later comes over this connection.
+        at: i64,
+    },
     /// The container's ends of its streams, as three descriptors.
     Streams,
     /// The answer to `Place`.

@@ -39,6 +39,58 @@ fn twenty_containers_survive_their_keeper_again_and_again() {
 }
 
 #[test]
+fn an_attached_client_outlives_the_keeper() {
+    let e = Engine::new();
+    // As the owner of a container that goes with it, and as one of several.
+    for flags in [&["--rm"][..], &[]] {
+        let mut args = vec!["run", "--name", "c1"];
+        args.extend(flags);
+        let script = counter(1500, 9);
+        args.extend(["bb", "sh", "-c", &script]);
+        let child = e.spawn(args);
+        until("it has begun", || text(&e.run(["logs", "c1"]).stdout).lines().count() > 10);
+        for _ in 0..3 {
+            let pid = e.keeper("wherry-keeper");
+            kill9(pid);
+            until("another keeper", || {
+                e.keepers().iter().any(|(p, n)| n == "wherry-keeper" && *p != pid)
+            });
+        }
+        let output = child.wait_with_output().unwrap();
+        let want: Vec<String> = (0..=1500).map(|i| format!("n {i}")).collect();
+        assert_eq!(text(&output.stdout).lines().collect::<Vec<_>>(), want, "{flags:?}");
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(9), ""));
+    }
+    e.ok(["rm", "c1"]);
+    e.finish();
+}
+
+#[test]
+fn what_is_typed_reaches_the_program_after_the_keepers_death() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let e = Engine::new();
+    let mut child = e.spawn(["run", "--rm", "-i", "--name", "c1", "bb", "cat"]);
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut say = |word: &str| {
+        writeln!(stdin, "{word}").unwrap();
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), word);
+    };
+    say("before");
+    let pid = e.keeper("wherry-keeper");
+    kill9(pid);
+    // The client is back when its successor says so: who is attached is what it hears first.
+    until("another keeper", || e.keepers().iter().any(|(p, n)| n == "wherry-keeper" && *p != pid));
+    until("the client is back", || text(&e.run(["exec", "c1", "true"]).stderr).is_empty());
+    say("after");
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    e.finish();
+}
+
+#[test]
 fn the_standby_is_replaced() {
     let e = Engine::new();
     e.ok(["run", "-d", "--name", "c1", "bb", "sh", "-c", &counter(500, 4)]);

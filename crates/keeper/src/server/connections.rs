@@ -266,10 +266,13 @@ impl Keeper {
                     return self.not_running(token, &attach.id);
                 };
                 c.attached.push(token);
+                if attach.owner && c.owner.is_none() {
+                    c.owner = Some(token);
+                }
                 if let Some(connection) = self.connections.get_mut(&token) {
                     connection.role = ConnectionRole::Attached(attach);
                 }
-                self.send(token, &Message::Attached);
+                self.send(token, &Message::Attached { at: now() });
             }
             Request::Wait { id } => {
                 let Some(c) = self.containers.get_mut(&id) else {
@@ -279,7 +282,7 @@ impl Keeper {
                 if let Some(connection) = self.connections.get_mut(&token) {
                     connection.role = ConnectionRole::Waiting(id);
                 }
-                self.send(token, &Message::Attached);
+                self.send(token, &Message::Attached { at: now() });
             }
             Request::Resize { id, rows, cols } => {
                 let master =
@@ -300,7 +303,7 @@ impl Keeper {
                 if let Some(connection) = self.connections.get_mut(&token) {
                     connection.role = ConnectionRole::Subscriber;
                 }
-                self.send(token, &Message::Attached);
+                self.send(token, &Message::Attached { at: now() });
             }
             Request::Status => {
                 let message = Message::Status {
