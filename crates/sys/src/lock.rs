@@ -26,12 +26,13 @@ mod tests {
     #[test]
     fn two_may_share() {
         let path = std::env::temp_dir().join(format!("wherry-lock-{}", std::process::id()));
-        let options = || std::fs::File::options().read(true).write(true).create(true).clone();
+        let options =
+            || std::fs::File::options().read(true).write(true).create(true).truncate(true).clone();
         let (one, two) = (options().open(&path).unwrap(), options().open(&path).unwrap());
         super::share(&one, 128, 1).unwrap();
         super::share(two.as_fd(), 128, 1).unwrap();
         std::fs::remove_file(&path).unwrap();
-        let write_only = std::fs::File::options().write(true).create(true).open(&path).unwrap();
+        let write_only = std::fs::File::create(&path).unwrap();
         assert!(super::share(&write_only, 0, 1).is_err());
         std::fs::remove_file(&path).unwrap();
     }
