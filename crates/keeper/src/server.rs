@@ -161,6 +161,8 @@ struct Keeper {
     execs: HashMap<u64, ExecProcess>,
     /// A cgroup with a process in it for the next container, and how many there have been.
     place: Option<Place>,
+    /// When the next one may be prepared.
+    place_due: Option<Instant>,
     places: u64,
     /// Cgroups that still had processes when we tried to remove them.
     emptying: Vec<(Cgroup, Instant)>,
@@ -210,6 +212,7 @@ impl Keeper {
             containers: HashMap::new(),
             execs: HashMap::new(),
             place: None,
+            place_due: None,
             places: 0,
             emptying: Vec::new(),
             steward: None,
@@ -297,8 +300,10 @@ impl Keeper {
         if self.steward.is_some() {
             return Some(soon(Duration::from_secs(1)));
         }
-        let since = self.idle_since?;
-        Some(soon(LINGER.saturating_sub(since.elapsed()) + Duration::from_millis(1)))
+        let leaves = self.idle_since.map(|since| LINGER.saturating_sub(since.elapsed()));
+        let prepares = self.place_due.map(|due| due.saturating_duration_since(Instant::now()));
+        let next = leaves.into_iter().chain(prepares).min()?;
+        Some(soon(next + Duration::from_millis(1)))
     }
 
     fn handle(&mut self, token: u64, source: Source, flags: EventFlags) -> io::Result<()> {
@@ -325,9 +330,11 @@ impl Keeper {
     }
 
     fn housekeeping(&mut self) {
-        self.emptying.retain(|(cgroup, since)| {
-            cgroup.try_remove().is_err() && since.elapsed() < Duration::from_secs(30)
-        });
+        if !self.place_is_on_its_way() {
+            self.emptying.retain(|(cgroup, since)| {
+                cgroup.try_remove().is_err() && since.elapsed() < Duration::from_secs(30)
+            });
+        }
         let ended: Vec<String> =
             self.containers.values().filter(|c| c.ended).map(|c| c.record.id.clone()).collect();
         for id in ended {

@@ -4,16 +4,35 @@ use super::*;
 
 /// The cgroup below which containers are, unless they ask for another; the engine's default.
 const PARENT: &str = "wherry";
+/// How long nothing must have started or ended before a place is prepared: while its process goes
+/// into its groups, the kernel lets nobody make or remove one.
+const QUIET: Duration = Duration::from_millis(5);
 
 impl Keeper {
-    /// Prepares a place, once nothing is being started.
+    /// Something has started or ended: the next place is prepared some time after it.
+    pub(super) fn put_place_off(&mut self) {
+        if self.place.is_none() && !self.cgroups.v1.is_empty() {
+            self.place_due = Some(Instant::now() + QUIET);
+        }
+    }
+
+    /// Whether a place's process is just going into its groups.
+    pub(super) fn place_is_on_its_way(&mut self) -> bool {
+        self.place.as_mut().is_some_and(|place| matches!(place.has_arrived(), Ok(false)))
+    }
+
+    /// Prepares a place if it is time.
     pub(super) fn prepare_place(&mut self) {
-        let busy = self.containers.values().any(|c| c.launching.is_some())
-            || self.connections.values().any(|c| c.place.is_some());
-        if self.place.is_some() || busy || self.containers.is_empty() || self.cgroups.v1.is_empty()
-        {
+        if self.place_due.is_none_or(|due| Instant::now() < due) {
             return;
         }
+        let busy = self.containers.values().any(|c| c.launching.is_some())
+            || self.connections.values().any(|c| c.place.is_some())
+            || !self.emptying.is_empty();
+        if busy {
+            return self.put_place_off();
+        }
+        self.place_due = None;
         self.places += 1;
         let name = format!("place-{}-{}", std::process::id(), self.places);
         match Place::prepare(&self.cgroups, PARENT, &name) {

@@ -280,6 +280,7 @@ impl Keeper {
 
     /// The program runs.
     pub(super) fn started(&mut self, id: &str, notes: Vec<String>) -> io::Result<()> {
+        self.put_place_off();
         let Some(c) = self.containers.get_mut(id) else { return Ok(()) };
         c.record.started_at = now();
         let record = serde_json::to_vec(&c.record)?;
