@@ -6,7 +6,7 @@ use super::*;
 const PARENT: &str = "wherry";
 /// How long nothing must have started or ended before a place is prepared: while its process goes
 /// into its groups, the kernel lets nobody make or remove one.
-const QUIET: Duration = Duration::from_millis(5);
+const QUIET: Duration = Duration::from_millis(20);
 
 impl Keeper {
     /// Something has started or ended: the next place is prepared some time after it.
