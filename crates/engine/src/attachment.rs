@@ -221,7 +221,8 @@ impl ContainerStreams {
             }
             // The connection stays at its end, and leads here again once all is told.
             Ok(None) => !resume.missed.is_empty(),
-            Err(_) => false,
+            // The successor may have died as well.
+            Err(_) => true,
         }
     }
 
