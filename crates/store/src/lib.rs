@@ -26,7 +26,6 @@ mod load;
 mod log_index;
 mod lower;
 mod overlay;
-mod path;
 mod remove;
 mod save;
 mod tee;
