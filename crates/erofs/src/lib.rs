@@ -21,7 +21,7 @@ mod write;
 
 pub use error::{Error, Result};
 pub use layer::LayerTree;
-pub use merge::{DeviceFile, Layer, Tree, merge};
+pub use merge::{DeviceFile, Layer, Root, Tree, merge};
 pub use read::{Indexed, Visitor};
 pub use sparse::{Piece, SideFile, SparseFile};
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use oci::DiffId;
+use oci::tar::Time;
 
 use crate::node::{Data, Device, Directory, Id, Node, ROOT, What};
 use crate::{BLOCK, Error, LayerTree, MAX_DEVICE, MAX_NODES, Result};
@@ -38,7 +39,27 @@ pub struct Tree {
     pub(crate) devices: Vec<DeviceFile>,
 }
 
+/// Attributes of the root directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Permission bits with set-id and sticky bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time.
+    pub mtime: Time,
+}
+
 impl Tree {
+    /// The root directory.
+    #[must_use]
+    pub fn root(&self) -> Root {
+        let root = self.nodes.get(ROOT).cloned().unwrap_or_else(|| Node::implied(0));
+        Root { mode: root.mode.into(), uid: root.uid, gid: root.gid, mtime: root.mtime }
+    }
+
     /// The files the image refers to, in the order in which they must be given when it is mounted.
     #[must_use]
     pub fn devices(&self) -> &[DeviceFile] {

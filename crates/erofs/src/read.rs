@@ -34,6 +34,8 @@ pub struct Indexed {
     pub side: SideFile,
     /// Bytes of file content, holes counted.
     pub bytes: u64,
+    /// Bytes of its archive; set by whoever has read it to its end.
+    pub archive: u64,
 }
 
 impl Indexed {

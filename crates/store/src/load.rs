@@ -1,8 +1,10 @@
 //! `load`: images from an archive of images.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
+use erofs::Indexed;
 use oci::archive::{Contents, LayerFacts, LayerSink, read_tar, unwrap_io};
 use oci::digest::{Hasher, HashingReader};
 use oci::manifest::Platform;
@@ -35,6 +37,8 @@ struct Sink<'a> {
     store: &'a Store,
     limit: Option<u64>,
     progress: &'a mut dyn Progress,
+    /// Layers that were read just now, for the indexes of the images.
+    indexed: HashMap<DiffId, Indexed>,
 }
 
 impl LayerSink for Sink<'_> {
@@ -81,9 +85,13 @@ impl LayerSink for Sink<'_> {
             let what = name.to_owned();
             return Err(oci::Error::digest_mismatch(what, expected, blob).into());
         }
-        self.store.sync_files()?;
+        self.store.sync_layer(&layer)?;
         self.store.publish_layer(&layer)?;
-        Ok(LayerFacts { diff_id: layer.diff_id, blob, size })
+        let diff_id = layer.diff_id;
+        if let Some(indexed) = layer.indexed {
+            self.indexed.insert(diff_id, indexed);
+        }
+        Ok(LayerFacts { diff_id, blob, size })
     }
 }
 
@@ -172,7 +180,8 @@ impl Store {
         self.writable_store()?;
         self.remove_stale_temporaries();
         let lease = self.lease()?;
-        let mut sink = Sink { store: self, limit: options.limit, progress };
+        let indexed = HashMap::new();
+        let mut sink = Sink { store: self, limit: options.limit, progress, indexed };
         let result = read(&mut sink).and_then(|contents| {
             let images = contents.images(options.platform.as_ref())?;
             if images.is_empty() {
@@ -187,6 +196,13 @@ impl Store {
                         Error::Damaged(format!("the layer {} vanished", facts.diff_id))
                     })?;
                     layers.push((facts.diff_id, info));
+                }
+                if self.form()?.is_erofs() && !image.layers.is_empty() {
+                    let diff_ids: Vec<_> = image.layers.iter().map(|l| l.diff_id).collect();
+                    let known = sink.indexed.iter().map(|(id, indexed)| (*id, indexed)).collect();
+                    let chain = self.stage_chain(&diff_ids, &known)?;
+                    self.sync_chain(&chain)?;
+                    self.publish_chain(&chain)?;
                 }
                 let record = self.add_image(&NewImage {
                     config: &image.config,

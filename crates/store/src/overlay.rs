@@ -111,7 +111,7 @@ fn configure(
 
 /// What the kernel has to say about a failed configuration: each read of the context gives a line
 /// with its level in front.
-fn kernel_log(context: BorrowedFd<'_>) -> String {
+pub(crate) fn kernel_log(context: BorrowedFd<'_>) -> String {
     let mut lines = Vec::new();
     let mut buffer = [0; 1024];
     while let Ok(n) = rustix::io::read(context, &mut buffer) {
@@ -175,7 +175,7 @@ mod tests {
             text
         };
         for naming in [Naming::Descriptor, Naming::Strings, Naming::OneString] {
-            let mut lower = Lower { directories: vec![], paths: vec![] };
+            let mut lower = Lower { directories: vec![], paths: vec![], mounts: vec![] };
             for name in ["top", "bottom"] {
                 let (path, fd) = make(&format!("{naming:?}-{name}"));
                 std::fs::write(path.join("file"), name).unwrap();
@@ -204,7 +204,7 @@ mod tests {
     fn an_error_says_why_or_where_to_look() {
         let fd = files::open_path(std::path::Path::new("/proc")).unwrap();
         let lower = files::open_path(std::path::Path::new("/")).unwrap();
-        let lower = Lower { directories: vec![lower], paths: vec!["/".into()] };
+        let lower = Lower { directories: vec![lower], paths: vec!["/".into()], mounts: vec![] };
         let upper = Upper { upper: fd.as_fd(), work: fd.as_fd(), volatile: false };
         let error = mount(&lower, Some(upper), MountAttrFlags::empty()).unwrap_err().to_string();
         assert!(error.starts_with("cannot mount the overlay: "), "{error}");
