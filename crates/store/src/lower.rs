@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use oci::DiffId;
 
 use crate::layer::DIFF;
+use crate::tree::is_opaque;
 use crate::{Error, Form, ImageRecord, Result, Store, files};
 
 /// The directories an overlay is put upon, the topmost first.
@@ -94,8 +95,13 @@ impl Store {
             })?;
             // While a start is under way the directory must not be converted away.
             let _ = rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockShared);
+            // Overlay does not ask a layer's root whether it hides what is below.
+            let opaque = is_opaque(&fd);
             lower.directories.push(fd);
             lower.paths.push(path);
+            if opaque {
+                break;
+            }
         }
         Ok(lower)
     }

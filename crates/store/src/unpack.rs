@@ -81,7 +81,8 @@ struct Unpacker<'a> {
     root: BorrowedFd<'a>,
     options: &'a UnpackOptions,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
-    times: Vec<(Vec<u8>, Time)>,
+    /// Of directories: path, identity, and the time it shall have in the end.
+    times: Vec<(Vec<u8>, (u64, u64), Time)>,
     done: Unpacked,
 }
 
@@ -277,7 +278,8 @@ impl Unpacker<'_> {
         self.xattrs(entry, |name, value| {
             rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())
         })?;
-        self.times.push((path.to_vec(), entry.mtime));
+        let stat = rustix::fs::fstat(fd).map_err(self.fail(entry, "looking at"))?;
+        self.times.push((path.to_vec(), (stat.st_dev, stat.st_ino), entry.mtime));
         Ok(())
     }
 
@@ -529,9 +531,10 @@ impl Unpacker<'_> {
     /// Last, because putting something into a directory changes its time. A directory that was
     /// replaced meanwhile is left alone.
     fn set_directory_times(&mut self) {
-        for (path, time) in &self.times {
+        for (path, identity, time) in &self.times {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-            if let Ok(fd) = files::open_in_root(self.root, path, flags) {
+            let Ok(fd) = files::open_in_root(self.root, path, flags) else { continue };
+            if rustix::fs::fstat(&fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == *identity) {
                 let _ = rustix::fs::futimens(&fd, &times(*time));
             }
         }

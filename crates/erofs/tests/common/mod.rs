@@ -151,11 +151,11 @@ pub fn mount(image: &Path, devices: &[PathBuf]) -> OwnedFd {
         fsconfig_set_string(context.as_fd(), "device", device).unwrap();
     }
     if let Err(error) = fsconfig_create(context.as_fd()) {
-        let mut buffer = [0; 1024];
+        let (mut buffer, mut log) = ([0; 1024], String::new());
         while let Ok(n) = rustix::io::read(&context, &mut buffer) {
-            eprintln!("{}", String::from_utf8_lossy(&buffer[..n]));
+            log.push_str(&String::from_utf8_lossy(&buffer[..n]));
         }
-        panic!("mounting: {error}");
+        panic!("mounting: {error}: {log}");
     }
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY).unwrap()
 }
@@ -214,7 +214,12 @@ fn visit(
         } else {
             [path, b"/", name.to_bytes()].concat()
         };
-        let fd = rustix::fs::openat(dir, &name, flags, Mode::empty()).unwrap();
+        let fd = match rustix::fs::openat(dir, &name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            // Overlay lists a whiteout that has nothing to hide, and then does not find it.
+            Err(rustix::io::Errno::NOENT) => continue,
+            Err(error) => panic!("{name:?}: {error}"),
+        };
         let stat = rustix::fs::fstat(&fd).unwrap();
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
