@@ -199,3 +199,34 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways of mounting, not only the one that is chosen.
+    #[test]
+    fn an_image_is_mounted_from_files_and_from_loop_devices() {
+        let root = std::env::temp_dir().join(format!("wherry-form-{}", std::process::id()));
+        let store = Store::open(&root, crate::OpenOptions::default()).unwrap();
+        for from in [From::Files, From::LoopDevices] {
+            store.try_mount(from).unwrap();
+        }
+        assert_eq!(store.form().unwrap(), Form::ErofsFiles);
+        // What was found out is kept for the boot, and only for it.
+        let cache = root.join(CACHE);
+        let found: Found = serde_json::from_slice(&std::fs::read(&cache).unwrap()).unwrap();
+        assert_eq!(found.erofs, "files");
+        let write = |boot: &str| {
+            let found =
+                Found { boot: boot.to_owned(), erofs: "none".to_owned(), reason: "x".to_owned() };
+            std::fs::write(&cache, serde_json::to_vec(&found).unwrap()).unwrap();
+        };
+        write(&found.boot);
+        assert_eq!(store.erofs_form(), (Form::Directories, "x".to_owned()));
+        write("another");
+        assert_eq!(store.erofs_form(), (Form::ErofsFiles, String::new()));
+        drop(store);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}

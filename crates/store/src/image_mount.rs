@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
 };
 use sys::loop_device::LoopDevice;
 
@@ -46,6 +46,8 @@ pub(crate) fn mount(from: From, index: &OwnedFd, devices: &[OwnedFd]) -> Result<
         }
     };
     let mut configure = || {
+        // A device that cannot be written is refused otherwise.
+        fsconfig_set_flag(context.as_fd(), "ro")?;
         fsconfig_set_string(context.as_fd(), "source", name(index)?)?;
         for device in devices {
             fsconfig_set_string(context.as_fd(), "device", name(device)?)?;
