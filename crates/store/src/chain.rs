@@ -21,7 +21,7 @@ use crate::temporary::Temporary;
 use crate::{Error, Form, Lower, Result, Store, files};
 
 /// The index: an EROFS image of metadata.
-pub(crate) const INDEX: &str = "index.erofs";
+const INDEX: &str = "index.erofs";
 /// What the index refers to.
 const INFO: &str = "chain.json";
 
@@ -88,6 +88,12 @@ impl Store {
         self.root.join("chains").join(id.hex())
     }
 
+    /// Where the index of these layers is.
+    pub(crate) fn index_path(&self, layers: &[DiffId]) -> Result<PathBuf> {
+        let id = ChainId::of(layers).ok_or_else(|| Error::Invalid("no layers".to_owned()))?;
+        Ok(self.chain_path(&id).join(INDEX))
+    }
+
     /// What is known of the chain of these layers; None if it is not in the store.
     pub(crate) fn chain_info(&self, layers: &[DiffId]) -> Option<ChainInfo> {
         let id = ChainId::of(layers)?;
@@ -126,8 +132,7 @@ impl Store {
             return Err(Error::Invalid("directories are not an image filesystem".to_owned()));
         };
         let info = self.chain(layers)?;
-        let id = ChainId::of(layers).ok_or_else(|| Error::Invalid("no layers".to_owned()))?;
-        let path = self.chain_path(&id).join(INDEX);
+        let path = self.index_path(layers)?;
         let index = open(&path)?;
         let devices = info
             .devices

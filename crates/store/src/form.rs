@@ -90,15 +90,19 @@ impl Store {
         if let Some(form) = self.form.get() {
             return Ok(*form);
         }
-        let form = match self.options.form {
+        let choice = match self.options.form {
+            FormChoice::Auto => self.chosen_form(),
+            choice => choice,
+        };
+        let form = match choice {
             FormChoice::Directories => Form::Directories,
             choice => {
                 let (form, reason) = self.erofs_form();
                 if choice == FormChoice::Erofs && form == Form::Directories {
                     return Err(Error::Invalid(format!(
-                        "image filesystems are asked for (storage = \"erofs\"), but this host cannot \
-                         mount them: {reason}; use a kernel of 6.12 or newer with EROFS, or storage = \
-                         \"auto\""
+                        "image filesystems are asked for (storage = \"erofs\", or a migration to them), \
+                         but this host cannot mount them: {reason}; use a kernel of 6.12 or newer with \
+                         EROFS, or storage = \"directories\""
                     )));
                 }
                 form

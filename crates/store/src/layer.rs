@@ -146,12 +146,13 @@ impl Store {
         }
     }
 
-    /// Unpacks a layer that is kept as an archive alone.
-    pub(crate) fn unpack_layer(&self, diff_id: &DiffId) -> Result<()> {
+    /// Unpacks a layer that is kept as an archive alone, and checks that the archive is what its name
+    /// says. Returns whether there was something to do.
+    pub(crate) fn unpack_layer(&self, diff_id: &DiffId) -> Result<bool> {
         let directory = self.layer_path(diff_id);
         let to = directory.join(DIFF);
         if to.is_dir() {
-            return Ok(());
+            return Ok(false);
         }
         self.writable_store()?;
         let path = directory.join(TAR);
@@ -160,14 +161,20 @@ impl Store {
         self.check_space()?;
         let temporary = self.temporary()?;
         let root = make_root(&temporary)?;
-        let mut tar = TarReader::new(std::io::BufReader::with_capacity(256 << 10, file));
+        let mut tar = TarReader::new(Tee::new(file, None, false, u64::MAX));
         let options = UnpackOptions { whiteouts: true, ..UnpackOptions::default() };
         unpack(&mut tar, root.as_fd(), &options, &mut |_| Ok(()))?;
+        let reading = || format!("reading {}", path.display());
+        let (found, _) = tar.into_inner().finish().map_err(io(reading))?;
+        if found != *diff_id {
+            let path = path.display();
+            return Err(Error::Damaged(format!("{path} does not have the digest {diff_id}")));
+        }
         drop(root);
         self.sync_files()?;
         let from = temporary.path().join(DIFF);
         match rustix::fs::renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
-            Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => self.sync_parent(&to),
+            Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => self.sync_parent(&to).map(|()| true),
             Err(error) => Err(io(|| format!("publishing {}", to.display()))(error)),
         }
     }

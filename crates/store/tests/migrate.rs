@@ -1,0 +1,136 @@
+//! A data root is brought from one form into the other and back, with its containers.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Scratch, dir, file, sh, tar};
+use oci::Reference;
+use oci::compression::Compression;
+use store::{ArchiveFormat, Base, FormChoice, ImportOptions, MountOptions, Store, WritableOptions};
+
+fn import(store: &Store, name: &str, data: &[u8]) -> store::ImageRecord {
+    let archive = tar(&[dir("./"), dir("d"), file("d/f", data), file("same", b"same")]);
+    let reference = Some(Reference::parse(name).unwrap());
+    let options = ImportOptions { reference, ..ImportOptions::default() };
+    store.import(&mut &archive[..], &options, &mut ()).unwrap()
+}
+
+fn read(store: &Store, name: &str) -> String {
+    let layer = store.writable(name).unwrap();
+    let mount = layer.mount(MountOptions::default()).unwrap();
+    common::in_mount(&mount, "cat d/f same mine")
+}
+
+fn save(store: &Store, name: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    store.save(&[name], ArchiveFormat::Docker, Compression::None, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn there_and_back() {
+    let scratch = Scratch::new();
+    let store = scratch.store_as(FormChoice::Directories);
+    for name in ["one", "two"] {
+        let image = import(&store, name, name.as_bytes());
+        let id = format!("c-{name}");
+        let layer =
+            store.create_writable(&id, &Base::Image(image.id), WritableOptions::default()).unwrap();
+        std::fs::write(layer.upper_path().join("mine"), name).unwrap();
+        store.commit(&layer, Some(&image), image.config.clone(), None, &mut ()).unwrap();
+    }
+    let saved = save(&store, "one");
+    // The configuration has the last word.
+    let error = store.migrate(FormChoice::Erofs, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("configuration"), "{error}");
+    let found = |what: &str| sh(&scratch.root(), &format!("find {what} | wc -l"));
+    let directories = || found("layers -mindepth 2 -name diff");
+    let indexes = || found("chains -name index.erofs");
+    assert_eq!((directories().as_str(), indexes().as_str()), ("4\n", "0\n"));
+    drop(store);
+
+    for (to, made, form, counts) in [
+        (FormChoice::Erofs, 4, "erofs", ("0\n", "4\n")),
+        (FormChoice::Erofs, 0, "erofs", ("0\n", "4\n")),
+        (FormChoice::Directories, 4, "directories", ("4\n", "0\n")),
+        (FormChoice::Directories, 0, "directories", ("4\n", "0\n")),
+        (FormChoice::Erofs, 4, "erofs", ("0\n", "4\n")),
+    ] {
+        let report = scratch.store_as(FormChoice::Auto).migrate(to, &mut ()).unwrap();
+        assert_eq!((report.layers, report.made), (4, made), "{to:?}");
+        assert!(report.in_use.is_empty());
+        assert_eq!((directories().as_str(), indexes().as_str()), counts);
+        // Kept to, although the host could do otherwise.
+        let store = scratch.store_as(FormChoice::Auto);
+        assert_eq!(store.form().unwrap().name(), form);
+        assert_eq!(read(&store, "c-one"), "onesameone");
+        assert_eq!(read(&store, "c-two"), "twosametwo");
+        assert!(save(&store, "one") == saved);
+        assert!(store.gc().unwrap().layers.is_empty());
+    }
+}
+
+#[test]
+fn what_is_in_use_stays_until_it_is_not() {
+    let scratch = Scratch::new();
+    let store = scratch.store_as(FormChoice::Directories);
+    let image = import(&store, "one", b"one");
+    let layer =
+        store.create_writable("c", &Base::Image(image.id), WritableOptions::default()).unwrap();
+    std::fs::write(layer.upper_path().join("mine"), "one").unwrap();
+    drop(layer);
+    // About to be started: the directories are open.
+    let starting = store.writable("c").unwrap();
+    let mount = starting.mount(MountOptions::default()).unwrap();
+    let store = scratch.store_as(FormChoice::Auto);
+    let report = store.migrate(FormChoice::Erofs, &mut ()).unwrap();
+    assert_eq!(report.in_use, image.layers);
+    assert_eq!(common::in_mount(&mount, "cat d/f same mine"), "onesameone");
+    drop(starting);
+    let report = store.migrate(FormChoice::Erofs, &mut ()).unwrap();
+    assert_eq!((report.in_use.len(), report.removed), (0, 1));
+    drop(mount);
+    assert_eq!(read(&scratch.store_as(FormChoice::Auto), "c"), "onesameone");
+}
+
+#[test]
+fn a_damaged_archive_keeps_its_directory() {
+    let scratch = Scratch::new();
+    let store = scratch.store_as(FormChoice::Directories);
+    let image = import(&store, "one", b"one");
+    let directory = scratch.root().join("layers").join(image.layers[0].hex());
+    sh(&directory, "printf X | dd of=layer.tar bs=1 seek=1536 conv=notrunc status=none");
+    let store = scratch.store_as(FormChoice::Auto);
+    let error = store.migrate(FormChoice::Erofs, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("does not have the digest"), "{error}");
+    assert!(directory.join("diff/d/f").exists());
+}
+
+#[test]
+fn a_damaged_index_is_mended() {
+    let scratch = Scratch::new();
+    let store = scratch.store_as(FormChoice::Erofs);
+    let image = import(&store, "one", b"one");
+    let chain = scratch.root().join("chains");
+    sh(&chain, "printf X | dd of=$(echo */index.erofs) bs=1 seek=1400 conv=notrunc status=none");
+    let report = store.migrate(FormChoice::Erofs, &mut ()).unwrap();
+    assert_eq!(report.made, 1);
+    store.create_writable("c", &Base::Image(image.id), WritableOptions::default()).unwrap();
+    std::fs::write(scratch.root().join("containers/c/upper/mine"), "1").unwrap();
+    assert_eq!(read(&store, "c"), "onesame1");
+}
+
+#[test]
+fn a_data_root_of_version_1_is_taken_over() {
+    let scratch = Scratch::new();
+    let store = scratch.store_as(FormChoice::Directories);
+    let image = import(&store, "one", b"one");
+    store.create_writable("c", &Base::Image(image.id), WritableOptions::default()).unwrap();
+    std::fs::write(scratch.root().join("containers/c/upper/mine"), "1").unwrap();
+    drop(store);
+    std::fs::write(scratch.root().join("version"), "1\n").unwrap();
+    std::fs::remove_dir(scratch.root().join("chains")).unwrap();
+    let store = scratch.store_as(FormChoice::Auto);
+    assert_eq!(std::fs::read(scratch.root().join("version")).unwrap(), b"2\n");
+    assert_eq!(read(&store, "c"), "onesame1");
+}
