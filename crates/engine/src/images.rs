@@ -21,7 +21,7 @@ pub(crate) const FILTERS: [&str; 6] =
     ["before", "dangling", "label", "reference", "since", "until"];
 
 /// Passes the store's reports on.
-struct Bridge<'a>(&'a mut dyn Progress);
+pub(crate) struct Bridge<'a>(pub(crate) &'a mut dyn Progress);
 
 impl store::Progress for Bridge<'_> {
     fn update(&mut self, what: &str, done: u64, total: Option<u64>) {
