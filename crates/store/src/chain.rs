@@ -365,11 +365,11 @@ pub(crate) struct Seeking {
 }
 
 impl Seeking {
-    fn new(file: File) -> Seeking {
+    pub(crate) fn new(file: File) -> Seeking {
         Seeking { file, position: 0, buffer: vec![0; 4096], start: 0, end: 0 }
     }
 
-    fn skip(&mut self, n: u64) -> io::Result<()> {
+    pub(crate) fn skip(&mut self, n: u64) -> io::Result<()> {
         let have = (self.end - self.start) as u64;
         if n <= have {
             self.start += usize::try_from(n).unwrap_or(0);
