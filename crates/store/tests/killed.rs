@@ -40,7 +40,17 @@ fn work(root: &std::path::Path, archive: &[u8], seed: u32) {
         let second = second.familiar();
         store.save(&[&second], ArchiveFormat::Docker, Compression::None, &mut saved).unwrap();
         store.remove_image(&second, true, false).unwrap();
-        store.load(&mut &saved[..], &LoadOptions::default(), &mut ()).unwrap();
+        let load = LoadOptions::default();
+        if round % 2 == 0 {
+            store.load(&mut &saved[..], &load, &mut ()).unwrap();
+        } else {
+            // By several threads.
+            let path = std::env::temp_dir().join(format!("wherry-killed-{}", std::process::id()));
+            std::fs::write(&path, &saved).unwrap();
+            let file = std::fs::File::open(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            store.load_file(&file, &load, &mut ()).unwrap();
+        }
         store.remove_image(&second, true, false).unwrap();
         store.remove_container_directory(&id).unwrap();
         let volume = store.volume_create(None, &store::VolumeOptions::default()).unwrap();

@@ -134,3 +134,65 @@ fn a_data_root_of_version_1_is_taken_over() {
     assert_eq!(std::fs::read(scratch.root().join("version")).unwrap(), b"2\n");
     assert_eq!(read(&store, "c"), "onesame1");
 }
+
+/// Run by the test below in a process of its own.
+#[test]
+#[ignore = "never ends: run by killed_while_migrating"]
+fn migrating() {
+    let Ok(root) = std::env::var("WHERRY_TEST_ROOT") else { return };
+    loop {
+        for to in [FormChoice::Erofs, FormChoice::Directories] {
+            let store = Store::open(root.as_ref(), store::OpenOptions::default()).unwrap();
+            store.migrate(to, &mut ()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn killed_while_migrating() {
+    let scratch = Scratch::new();
+    let store = scratch.store_as(FormChoice::Directories);
+    let mut names = Vec::new();
+    for name in ["one", "two", "three"] {
+        let image = import(&store, name, &name.as_bytes().repeat(5000));
+        let id = format!("c-{name}");
+        store.create_writable(&id, &Base::Image(image.id), WritableOptions::default()).unwrap();
+        std::fs::write(scratch.root().join(format!("containers/{id}/upper/mine")), name).unwrap();
+        names.push((id, format!("{}same{name}", name.repeat(5000))));
+    }
+    drop(store);
+    let mut random = std::process::id();
+    for _ in 0..30 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "migrating"])
+            .env("WHERRY_TEST_ROOT", scratch.root())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let time = std::time::Duration::from_micros(u64::from(random % 80_000));
+        let until = std::time::Instant::now() + time;
+        while std::time::Instant::now() < until {
+            assert!(child.try_wait().unwrap().is_none(), "the migration failed");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Whatever it left, in the form it chose and in either.
+        for form in [FormChoice::Auto, FormChoice::Erofs, FormChoice::Directories] {
+            let store = scratch.store_as(form);
+            for (id, content) in &names {
+                assert!(read(&store, id) == *content);
+            }
+        }
+        let report =
+            scratch.store_as(FormChoice::Auto).migrate(FormChoice::Erofs, &mut ()).unwrap();
+        assert_eq!((report.layers, report.in_use.len()), (3, 0));
+        assert!(!scratch.store().gc().unwrap().busy);
+        assert_eq!(
+            sh(&scratch.root(), "find tmp trash layers -mindepth 1 -name diff | wc -l"),
+            "0\n"
+        );
+        assert_eq!(sh(&scratch.root(), "find tmp trash -mindepth 1 | wc -l"), "0\n");
+    }
+}
