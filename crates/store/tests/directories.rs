@@ -1,5 +1,7 @@
 //! The tests of the other files once more, with unpacked directories instead of image filesystems.
 #![allow(clippy::unwrap_used)]
+// Each of them brings the same helpers.
+#![allow(clippy::duplicate_mod)]
 
 #[path = "archives.rs"]
 mod archives;
