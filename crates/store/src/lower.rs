@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use oci::DiffId;
 
@@ -18,14 +19,25 @@ pub struct Lower {
     pub paths: Vec<PathBuf>,
     /// Detached mounts that the directories are in. Without an overlay they end with these.
     pub mounts: Vec<OwnedFd>,
+    /// The mounts had to be attached for the overlay, and serve no other.
+    pub(crate) spent: AtomicBool,
 }
 
 impl Lower {
+    pub(crate) fn of_directories(directories: Vec<OwnedFd>, paths: Vec<PathBuf>) -> Lower {
+        Lower { directories, paths, mounts: Vec::new(), spent: AtomicBool::new(false) }
+    }
+
     /// The root of a detached mount.
     pub(crate) fn of_mount(mount: OwnedFd, path: PathBuf) -> Result<Lower> {
         let what = || "opening the root of an image filesystem".to_owned();
         let directory = files::open_dir(&mount, c".").map_err(crate::error::io(what))?;
-        Ok(Lower { directories: vec![directory], paths: vec![path], mounts: vec![mount] })
+        Ok(Lower {
+            directories: vec![directory],
+            paths: vec![path],
+            mounts: vec![mount],
+            spent: AtomicBool::new(false),
+        })
     }
 }
 
@@ -72,7 +84,7 @@ impl Store {
         if layers.is_empty() {
             let path = self.root.join("empty");
             let directories = vec![files::open_path(&path)?];
-            return Ok(Lower { directories, paths: vec![path], mounts: vec![] });
+            return Ok(Lower::of_directories(directories, vec![path]));
         }
         match self.form()? {
             Form::Directories => self.lower_directories(layers),
@@ -81,7 +93,7 @@ impl Store {
     }
 
     fn lower_directories(&self, layers: &[DiffId]) -> Result<Lower> {
-        let mut lower = Lower { directories: vec![], paths: vec![], mounts: vec![] };
+        let mut lower = Lower::of_directories(vec![], vec![]);
         let mut seen = std::collections::HashSet::new();
         for diff_id in layers.iter().rev() {
             // The same layer twice changes nothing, but the kernel refuses it.

@@ -1,6 +1,7 @@
 //! Making an overlay mount, detached: nothing is attached to any mount namespace here.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -62,6 +63,7 @@ fn mount_apart(
             for mount in &lower.mounts {
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
                 move_mount(mount, "", CWD, "/", flags)?;
+                lower.spent.store(true, Ordering::Relaxed);
             }
             // The same directories, by mounts of this namespace.
             upper.map(|upper| Ok((reopen(upper.upper)?, reopen(upper.work)?))).transpose()
@@ -228,7 +230,7 @@ mod tests {
             text
         };
         for naming in [Naming::Descriptor, Naming::Strings, Naming::OneString] {
-            let mut lower = Lower { directories: vec![], paths: vec![], mounts: vec![] };
+            let mut lower = Lower::of_directories(vec![], vec![]);
             for name in ["top", "bottom"] {
                 let (path, fd) = make(&format!("{naming:?}-{name}"));
                 std::fs::write(path.join("file"), name).unwrap();
@@ -283,7 +285,7 @@ mod tests {
     fn an_error_says_why_or_where_to_look() {
         let fd = files::open_path(std::path::Path::new("/proc")).unwrap();
         let lower = files::open_path(std::path::Path::new("/")).unwrap();
-        let lower = Lower { directories: vec![lower], paths: vec!["/".into()], mounts: vec![] };
+        let lower = Lower::of_directories(vec![lower], vec!["/".into()]);
         let upper = Upper { upper: fd.as_fd(), work: fd.as_fd(), volatile: false };
         let error = mount(&lower, Some(upper), MountAttrFlags::empty()).unwrap_err().to_string();
         assert!(error.starts_with("cannot mount the overlay: "), "{error}");

@@ -3,8 +3,9 @@
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
-use oci::{DiffId, ImageId};
+use oci::{ChainId, DiffId, ImageId};
 use rustix::fs::{CWD, Mode};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -263,7 +264,7 @@ impl Store {
 
 fn directory_lower(path: &Path) -> Result<Lower> {
     let directories = vec![files::open_path(path)?];
-    Ok(Lower { directories, paths: vec![path.to_owned()], mounts: vec![] })
+    Ok(Lower::of_directories(directories, vec![path.to_owned()]))
 }
 
 /// Attributes of the topmost directory.
@@ -337,6 +338,35 @@ impl WritableLayer {
                 }
             },
         }
+    }
+
+    /// The chain ID, in hexadecimal, of an image filesystem below it; none if directories are.
+    pub fn chain(&self) -> Option<String> {
+        match &self.below {
+            Below::Directories(_) => None,
+            Below::Image(..) => ChainId::of(&self.record.layers).map(|id| id.hex()),
+        }
+    }
+
+    /// Takes a mount of the image below it that is there already, as [`WritableLayer::image_mount`]
+    /// gave it, instead of making one: what of its files is in memory is shared then.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn use_image_mount(&self, mount: OwnedFd) -> Result<()> {
+        if let Below::Image(files, lower) = &self.below {
+            let _ = lower.set(Lower::of_mount(mount, files.path.clone())?);
+        }
+        Ok(())
+    }
+
+    /// The mount of the image below it, for other layers upon the same image; after
+    /// [`WritableLayer::mount`]. None if directories are below, or the kernel (before Linux 6.15)
+    /// does not let it be used again.
+    pub fn image_mount(&self) -> Option<OwnedFd> {
+        let Below::Image(_, lower) = &self.below else { return None };
+        let lower = lower.get().filter(|lower| !lower.spent.load(Ordering::Relaxed))?;
+        lower.mounts.first()?.try_clone().ok()
     }
 
     /// Where what is below it is, for `inspect`: directories, the topmost first, or an image
