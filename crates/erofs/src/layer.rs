@@ -72,7 +72,10 @@ impl LayerTree {
     pub fn add(&mut self, entry: &Entry, offset: u64, sparse: Option<SparseFile>) -> Result<()> {
         let path = checked(&entry.path).map_err(|reason| refused(entry, reason))?;
         let attributes: usize = entry.xattrs.iter().map(|(k, v)| k.len() + v.len()).sum();
-        self.metadata = self.metadata.saturating_add(path.len() + entry.link.len() + attributes);
+        // A short header can ask for many chunks.
+        let chunks = sparse.as_ref().map_or(0, |sparse| sparse.chunks.len().saturating_mul(8));
+        let bytes = path.len() + entry.link.len() + attributes;
+        self.metadata = self.metadata.saturating_add(bytes).saturating_add(chunks);
         if self.nodes.len() >= MAX_NODES {
             return Err(Error::TooLarge("too many files"));
         }
@@ -383,4 +386,23 @@ fn bounded(entry: &Entry, xattrs: &Attributes) -> Result<()> {
 /// The form the kernel takes access lists in: version 2 and entries of eight bytes.
 fn is_access_list(value: &[u8]) -> bool {
     value.starts_with(&[2, 0, 0, 0]) && value.len() > 4 && value.len() % 8 == 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SideFile;
+
+    /// A header of 512 bytes can ask for a map of 128 KiB; not four million times.
+    #[test]
+    fn maps_of_sparse_files_are_bounded_together() {
+        let mut tree = LayerTree::new();
+        let mut entry = Entry::new("sparse", Kind::File, 0o644);
+        entry.size = 1 << 26;
+        let refused = (0..10_000).find_map(|_| {
+            let place = SideFile::default().place(entry.size, &[]).unwrap();
+            tree.add(&entry, 0, Some(place)).err()
+        });
+        assert_eq!(refused, Some(Error::TooLarge("too many names and attributes")));
+    }
 }

@@ -31,7 +31,7 @@ pub const BLOCK: u64 = 512;
 /// Most nodes (files, directories, links) in one layer. Held in memory while an image is made.
 pub const MAX_NODES: usize = 4 << 20;
 
-/// Most bytes of names, link targets and attributes in one layer.
+/// Most bytes of names, link targets, attributes and chunk maps in one layer.
 pub const MAX_METADATA: usize = 512 << 20;
 
 /// Largest file, largest archive and largest side file: what block numbers of 32 bits reach.

@@ -330,12 +330,13 @@ fn on_a_small_disk() {
     let options = store::OpenOptions {
         read_only: false,
         durability: store::Durability::Full,
-        ..Default::default()
+        form: common::form(),
     };
     let store = Store::open(&root, options).unwrap();
     store.gc().unwrap();
+    // More than the disk has, also for the archive alone.
     let data: Vec<u8> =
-        (0..60_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        (0..90_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let archive = tar(&[dir("./"), file("big", &data)]);
     let error = store.import(&mut &archive[..], &ImportOptions::default(), &mut ()).unwrap_err();
     assert!(matches!(error, Error::NoSpace { .. }), "{error}");

@@ -196,3 +196,44 @@ fn killed_while_migrating() {
         assert_eq!(sh(&scratch.root(), "find tmp trash -mindepth 1 | wc -l"), "0\n");
     }
 }
+
+/// What is made while an archive is read, and what is made of it later, are the same bytes.
+#[test]
+fn an_index_follows_from_the_archives() {
+    let scratch = Scratch::new();
+    sh(
+        scratch.path(),
+        r#"
+        mkdir tree; cd tree; printf plain > plain; ln plain hard; mkdir d; ln -s ../plain d/link
+        truncate -s 3M sparse; printf middle | dd of=sparse bs=1 seek=1500001 conv=notrunc status=none
+        truncate -s 1M hole; setfattr -n user.x -v y plain
+        tar --format=pax --xattrs -S -cf ../tree.tar .
+        "#,
+    );
+    let store = scratch.store_as(FormChoice::Auto);
+    let mut archive = std::fs::File::open(scratch.path().join("tree.tar")).unwrap();
+    let image = store.import(&mut archive, &ImportOptions::default(), &mut ()).unwrap();
+    store.create_writable("c", &Base::Image(image.id), WritableOptions::default()).unwrap();
+    let sums = "sha256sum $(find chains layers -name index.erofs -o -name sparse | sort)";
+    let before = sh(&scratch.root(), sums);
+    assert_eq!(before.lines().count(), 2);
+    let look = |store: &Store| {
+        let layer = store.writable("c").unwrap();
+        let mount = layer.mount(MountOptions::default()).unwrap();
+        let script =
+            "sha256sum sparse hole plain; stat -c '%n %h %s' plain hard sparse hole; cat d/link";
+        common::in_mount(&mount, script)
+    };
+    let expected = look(&store);
+    assert!(expected.contains("plain 2 5") && expected.contains("sparse 1 3145728"));
+    assert_eq!(store.migrate(FormChoice::Erofs, &mut ()).unwrap().made, 0);
+    // All of it again, from the archive alone.
+    sh(&scratch.root(), "rm -r chains/* layers/*/sparse");
+    assert_eq!(look(&store), expected);
+    assert_eq!(sh(&scratch.root(), sums), before);
+    store.migrate(FormChoice::Directories, &mut ()).unwrap();
+    assert_eq!(look(&scratch.store_as(FormChoice::Auto)), expected);
+    store.migrate(FormChoice::Erofs, &mut ()).unwrap();
+    assert_eq!(look(&scratch.store_as(FormChoice::Auto)), expected);
+    assert_eq!(sh(&scratch.root(), sums), before);
+}
