@@ -57,6 +57,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("config", "Look at the settings"),
     ("container", "Manage containers"),
     ("image", "Manage images"),
+    ("storage", "Manage how images are kept"),
     ("system", "Manage the engine"),
     ("volume", "Manage volumes"),
 ];
@@ -102,6 +103,7 @@ pub(crate) const VERBS: &[Entry] = &[
     Entry::of::<verbs::start::Args>(),
     Entry::of::<verbs::stats::Args>(),
     Entry::of::<verbs::stop::Args>(),
+    Entry::of::<verbs::storage_migrate::Args>(),
     Entry::of::<verbs::system_df::Args>(),
     Entry::of::<verbs::system_prune::Args>(),
     Entry::of::<verbs::tag::Args>(),

@@ -234,14 +234,7 @@ fn look_at_storage(report: &mut Report, settings: &Settings) {
         "load the module: modprobe erofs",
     );
     if erofs {
-        report.check(
-            "storage",
-            "EROFS: mount of a file",
-            kernel_number(&kernel()) >= (6, 12),
-            State::Note,
-            "a loop device is used for each image",
-            "a kernel of 6.12 or newer",
-        );
+        look_at_images(report, settings);
     }
     match probe::id_mapped_mounts(&root) {
         None => report.good("storage", "id-mapped mounts", "yes"),
@@ -253,6 +246,35 @@ fn look_at_storage(report: &mut Report, settings: &Settings) {
             "containers with a user namespace need their files' owners changed first",
             "a kernel of 5.12 or newer and ext4, xfs or btrfs",
         ),
+    }
+}
+
+/// Whether images are mounted from their archives: tried in the data root if there is one, since it
+/// depends on the disk's filesystem too.
+fn look_at_images(report: &mut Report, settings: &Settings) {
+    const NAME: &str = "images mounted from archives";
+    const COST: &str =
+        "layers are unpacked into directories: loading is slower, and takes more disk";
+    const REMEDY: &str = "a kernel of 6.12 or newer";
+    if !settings.data_root.join("version").exists() {
+        let new = kernel_number(&kernel()) >= (6, 12);
+        report.check("storage", NAME, new, State::Note, COST, REMEDY);
+        return;
+    }
+    let opened = store::Store::open(&settings.data_root, store::OpenOptions::default());
+    match opened.map(|store| store.erofs_form()) {
+        Ok((store::Form::ErofsFiles, _)) => report.good("storage", NAME, "yes"),
+        Ok((store::Form::ErofsLoop, why)) => {
+            let cost = "a loop device is used for each archive in use";
+            report.add("storage", NAME, State::Note, why, cost, REMEDY);
+        }
+        Ok((store::Form::Directories, why)) => {
+            report.add("storage", NAME, State::Note, why, COST, REMEDY);
+        }
+        Err(error) => {
+            let remedy = "check the data root, or name another with --data-root";
+            report.add("storage", NAME, State::Weak, error.to_string(), COST, remedy);
+        }
     }
 }
 

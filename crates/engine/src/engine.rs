@@ -200,7 +200,9 @@ impl Progress for NoProgress {}
 impl Engine {
     /// Opens the engine, making its folders at the first use.
     pub fn open(options: EngineOptions) -> Result<Self> {
-        let store = Store::open(&options.data_root, store::OpenOptions::default())?;
+        let form = options.settings.storage.choice();
+        let opening = store::OpenOptions { form, ..store::OpenOptions::default() };
+        let store = Store::open(&options.data_root, opening)?;
         let run = &options.run_root;
         if !run.join("exits").is_dir() {
             for dir in ["running", "exits", "io"] {

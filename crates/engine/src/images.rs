@@ -21,7 +21,7 @@ pub(crate) const FILTERS: [&str; 6] =
     ["before", "dangling", "label", "reference", "since", "until"];
 
 /// Passes the store's reports on.
-struct Bridge<'a>(&'a mut dyn Progress);
+pub(crate) struct Bridge<'a>(pub(crate) &'a mut dyn Progress);
 
 impl store::Progress for Bridge<'_> {
     fn update(&mut self, what: &str, done: u64, total: Option<u64>) {
@@ -255,8 +255,21 @@ impl Engine {
         archive: &mut dyn Read,
         progress: &mut dyn Progress,
     ) -> Result<Vec<(String, Vec<String>)>> {
-        let loaded =
-            self.store().load(archive, &store::LoadOptions::default(), &mut Bridge(progress))?;
+        let options = store::LoadOptions::default();
+        self.note_loaded(self.store().load(archive, &options, &mut Bridge(progress))?)
+    }
+
+    /// As [`Engine::load`], from a file: faster, as its layers are read at the same time.
+    pub fn load_file(
+        &self,
+        archive: &std::fs::File,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<(String, Vec<String>)>> {
+        let options = store::LoadOptions::default();
+        self.note_loaded(self.store().load_file(archive, &options, &mut Bridge(progress))?)
+    }
+
+    fn note_loaded(&self, loaded: Vec<store::Loaded>) -> Result<Vec<(String, Vec<String>)>> {
         let mut result = Vec::new();
         for image in loaded {
             let names: Vec<_> = image.references.iter().map(Reference::familiar).collect();

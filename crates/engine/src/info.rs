@@ -8,6 +8,7 @@ use runtime::cgroup::{CgroupRoot, Mode};
 use crate::doctor::host::{self, line_of, yes};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::settings::StorageForm;
 use crate::types::{
     Commit, Component, Info, Platform, Plugins, RegistryConfig, RuntimeInfo, Swarm, VersionInfo,
 };
@@ -86,6 +87,18 @@ pub(crate) fn controllers(root: &CgroupRoot) -> Vec<String> {
 }
 
 impl Engine {
+    /// The form in use, and why it is not a better one.
+    fn form_of_layers(&self) -> String {
+        match (self.store().form(), self.settings().storage) {
+            (Ok(form), StorageForm::Auto) if form != store::Form::ErofsFiles => {
+                format!("{} ({})", form.name(), self.store().erofs_form().1)
+            }
+            (Ok(form), StorageForm::Auto) => form.name().to_owned(),
+            (Ok(form), _) => format!("{} (by configuration)", form.name()),
+            (Err(error), _) => error.to_string(),
+        }
+    }
+
     /// What this engine and its host are.
     pub fn info(&self) -> Result<Info> {
         let (running, paused, stopped, images) = self.counts()?;
@@ -125,7 +138,7 @@ impl Engine {
             images,
             driver: "overlay".to_owned(),
             driver_status: vec![
-                ["Form of layers".to_owned(), settings.storage.as_str().to_owned()],
+                ["Form of layers".to_owned(), self.form_of_layers()],
                 ["Backing Filesystem".to_owned(), host::filesystem(self.data_root())],
             ],
             plugins: Plugins {

@@ -36,6 +36,7 @@ mod spec;
 mod start;
 mod stats;
 mod steward;
+mod storage;
 mod top;
 pub mod types;
 mod usage;
@@ -52,3 +53,4 @@ pub use engine::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use exec::ExecSession;
+pub use storage::StorageMigration;

@@ -307,7 +307,8 @@ impl Engine {
         data.insert("UpperDir".to_owned(), file("upper"));
         data.insert("WorkDir".to_owned(), file("work"));
         if let Ok(layer) = self.store().writable(&record.id) {
-            let paths: Vec<_> = layer.lower().paths.iter().map(|p| p.to_string_lossy()).collect();
+            let paths = layer.lower_paths();
+            let paths: Vec<_> = paths.iter().map(|p| p.to_string_lossy()).collect();
             data.insert("LowerDir".to_owned(), paths.join(":"));
         }
         let security =

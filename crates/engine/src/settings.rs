@@ -98,6 +98,15 @@ pub enum StorageForm {
 }
 
 impl StorageForm {
+    /// The store's word for it.
+    pub(crate) fn choice(self) -> store::FormChoice {
+        match self {
+            StorageForm::Auto => store::FormChoice::Auto,
+            StorageForm::Directories => store::FormChoice::Directories,
+            StorageForm::Erofs => store::FormChoice::Erofs,
+        }
+    }
+
     /// As it is written in the settings file.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@ use runtime::plan::Namespace;
 use runtime::{ExecPlan, Plan};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::OpenTreeFlags;
-use store::MountOptions;
+use store::{MountOptions, WritableLayer};
 
 use crate::attachment::Attachment;
 use crate::clock;
@@ -45,6 +45,37 @@ pub(crate) struct Parts {
 
 fn errno(what: impl std::fmt::Display, e: rustix::io::Errno) -> Error {
     Error::system(what, std::io::Error::from(e))
+}
+
+/// What the keeper needs besides the record to start a container itself.
+struct OwnParts {
+    plan: Plan,
+    fds: Vec<(Role, OwnedFd)>,
+    /// Chain ID of the image whose mount is among the descriptors.
+    image: Option<String>,
+    log: Log,
+    cgroup: String,
+    health: bool,
+}
+
+/// Takes the image's mount from the keeper, if a container runs on it.
+fn share_image(layer: &WritableLayer, keeper: &mut keeper::client::Connection) -> Result<()> {
+    let Some(chain) = layer.chain() else { return Ok(()) };
+    match keeper.ask(Request::Image { chain }, vec![])? {
+        Message::Image { held: true } => {
+            if let Some(mount) = keeper.fds.pop() {
+                layer.use_image_mount(mount)?;
+            }
+            Ok(())
+        }
+        Message::Image { held: false } => Ok(()),
+        _ => Err(keeper::Error::Version.into()),
+    }
+}
+
+fn mount_layer(layer: &WritableLayer, record: &Record) -> Result<OwnedFd> {
+    let volatile = record.definition.host.auto_remove;
+    Ok(layer.mount(MountOptions { read_only: false, volatile })?)
 }
 
 impl Engine {
@@ -122,12 +153,30 @@ impl Engine {
         let mut fds: Vec<(Role, OwnedFd)> = Vec::new();
         let foreign = self.foreign_runtime(record)?.is_some();
         let mut keeper = None;
+        let mut layer = None;
         if !foreign {
+            let keeper = keeper.insert(self.keeper().connect()?);
+            layer = self.layer_of(record)?;
+            if let Some(layer) = &layer {
+                share_image(layer, keeper)?;
+            }
             // Asked first and heard last, so that the keeper does it meanwhile.
             let cgroup = CgroupRef { path: self.cgroup_path(record) };
-            keeper.insert(self.keeper().connect()?).request(Request::Place { cgroup }, vec![])?;
+            keeper.request(Request::Place { cgroup }, vec![])?;
         }
-        let rootfs = self.mount_rootfs(record)?;
+        let mut image = None;
+        let rootfs = match &layer {
+            Some(layer) => {
+                let rootfs = mount_layer(layer, record)?;
+                image = layer.chain().zip(layer.image_mount());
+                rootfs
+            }
+            None => self.mount_rootfs(record)?,
+        };
+        let image = image.map(|(chain, mount)| {
+            fds.push((Role::Image, mount));
+            chain
+        });
         let (plan, given) = self.plan(record, &rootfs)?;
         fds.extend(given.into_iter().map(|(index, fd)| (Role::Mount(index), fd)));
         fds.push((Role::Rootfs, rootfs));
@@ -168,7 +217,8 @@ impl Engine {
             }
             Some(keeper) => {
                 let cgroup = cgroup_path.clone();
-                self.start_own(record, keeper, plan, fds, log, cgroup, health, attach, starter)
+                let parts = OwnParts { plan, fds, image, log, cgroup, health };
+                self.start_own(record, keeper, parts, attach, starter)
             }
         };
         let (attachment, pid, start_time, at) = match started {
@@ -204,19 +254,15 @@ impl Engine {
     }
 
     /// Has the keeper start it with our own runtime.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one message")]
     fn start_own(
         &self,
         record: &Record,
         mut keeper: keeper::client::Connection,
-        plan: Plan,
-        fds: Vec<(Role, OwnedFd)>,
-        log: Log,
-        cgroup: String,
-        health: bool,
+        parts: OwnParts,
         attach: Option<AttachOptions>,
         starter: Starter,
     ) -> Result<(Option<Attachment>, i32, u64, i64)> {
+        let OwnParts { plan, fds, image, log, cgroup, health } = parts;
         let (config, host) = (&record.definition.config, &record.definition.host);
         let owner = attach.is_some() && starter == Starter::Person && host.auto_remove;
         let attach = attach.map(|a| Attach {
@@ -240,6 +286,7 @@ impl Engine {
             size: terminal_size(host.console_size),
             steward_at_exit: host.auto_remove || host.restart_policy.name != "no",
             steward_now: health,
+            image,
         };
         match keeper.ask(Request::Start(Box::new(start)), fds)? {
             Message::Started { pid, start_time, at, notes } => {
@@ -282,9 +329,15 @@ impl Engine {
             )
             .map_err(|e| errno(format!("cannot use {} as root filesystem", rootfs.path), e));
         }
-        let layer = self.store().writable(&record.id)?;
-        let volatile = record.definition.host.auto_remove;
-        Ok(layer.mount(MountOptions { read_only: false, volatile })?)
+        mount_layer(&self.store().writable(&record.id)?, record)
+    }
+
+    /// The container's writable layer, if its root filesystem is one.
+    fn layer_of(&self, record: &Record) -> Result<Option<WritableLayer>> {
+        match record.definition.rootfs.as_ref().is_some_and(|rootfs| rootfs.writable) {
+            true => Ok(None),
+            false => Ok(Some(self.store().writable(&record.id)?)),
+        }
     }
 
     /// The specification, written down, and the plan made of it.

@@ -41,6 +41,7 @@ impl Engine {
         let writable: u64 = measured.writable_layers.values().sum();
         for (what, bytes) in [
             ("blobs", measured.blobs),
+            ("indexes of images", measured.indexes),
             ("journals and files of containers", files),
             ("writable layers", writable),
             ("database", measured.database),

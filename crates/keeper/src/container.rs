@@ -25,6 +25,9 @@ pub(crate) struct Record {
     pub(crate) log: Log,
     pub(crate) steward_at_exit: bool,
     pub(crate) steward_now: bool,
+    /// Chain ID of the image whose mount it uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
 }
 
 /// One output of a container: a pipe's reading end, or a terminal's master.

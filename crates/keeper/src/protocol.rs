@@ -96,6 +96,12 @@ pub enum Request {
         /// The container's cgroup.
         cgroup: CgroupRef,
     },
+    /// Give out the mount of an image's files, if a running container has it. A `Start` may
+    /// follow on the same connection.
+    Image {
+        /// Chain ID of its layers, in hexadecimal.
+        chain: String,
+    },
     /// Run a further process in a running one.
     Exec(Box<Exec>),
     /// Make the streams of a container that another runtime will start; its ends come
@@ -152,6 +158,9 @@ pub struct Envelope {
 pub enum Role {
     /// Detached mount of the root filesystem.
     Rootfs,
+    /// Detached mount of the image's files, which the root filesystem lies upon; kept for
+    /// further containers of that image as long as one runs.
+    Image,
     /// Detached mount for the spec's mount of this number.
     Mount(usize),
     /// Namespace to join, by its OCI name.
@@ -208,6 +217,9 @@ pub struct Start {
     pub steward_now: bool,
     /// This connection will do what must be done at the end, as long as it lasts.
     pub owner: bool,
+    /// Chain ID of the image whose mount is given as role `Image`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// Hold a container whose process another runtime has made. Roles: `Process`, and
@@ -300,6 +312,11 @@ pub enum Message {
     },
     /// The container's ends of its streams, as three descriptors.
     Streams,
+    /// The answer to `Image`, with the mount as descriptor if it is held.
+    Image {
+        /// It is.
+        held: bool,
+    },
     /// The answer to `Place`.
     Placed {
         /// The groups are there, without limits; else the caller makes them.

@@ -1,11 +1,12 @@
 //! The keeper's event loop.
 //!
-//! `connections` has the clients, `places`, `starts`, `streams`, `ends` and `execs` what is done
-//! for containers. Everything is one `Keeper`, for there is one thread.
+//! `connections` has the clients, `places`, `images`, `starts`, `streams`, `ends` and `execs` what is
+//! done for containers. Everything is one `Keeper`, for there is one thread.
 
 mod connections;
 mod ends;
 mod execs;
+mod images;
 mod places;
 mod starts;
 mod streams;
@@ -35,6 +36,7 @@ use crate::protocol::{
     Running, Start, VERSION, encode, head, recv_some, send_some, take_frame,
 };
 use crate::standby::{self, Standby, Table, Turn};
+use images::ImageMount;
 
 /// How long the keeper stays after its last container: long enough that a loop of short
 /// runs does not start one each time.
@@ -159,6 +161,8 @@ struct Keeper {
     connections: HashMap<u64, Connection>,
     containers: HashMap<String, Container>,
     execs: HashMap<u64, ExecProcess>,
+    /// Mounts of images by chain ID, for the containers that run on them.
+    images: HashMap<String, ImageMount>,
     /// A cgroup with a process in it for the next container, and how many there have been.
     place: Option<Place>,
     /// When the next one may be prepared.
@@ -211,6 +215,7 @@ impl Keeper {
             connections: HashMap::new(),
             containers: HashMap::new(),
             execs: HashMap::new(),
+            images: HashMap::new(),
             place: None,
             place_due: None,
             places: 0,

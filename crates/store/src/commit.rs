@@ -51,8 +51,7 @@ impl Store {
         let config_raw = config.to_bytes()?;
         // The bounds of every image hold for this one too.
         let config = ImageConfig::parse(&config_raw)?;
-        self.sync_files()?;
-        self.publish_layer(&staged)?;
+        self.publish_layers(&[&staged], &config.rootfs.diff_ids)?;
         let references: Vec<_> = reference.iter().map(|r| (*r).clone().or_latest()).collect();
         let added = self.add_image(&NewImage {
             config: &config,
@@ -84,6 +83,7 @@ impl Store {
         config.rootfs = RootFs { diff_ids, ..RootFs::default() };
         let config_raw = config.to_bytes()?;
         let config = ImageConfig::parse(&config_raw)?;
+        self.publish_layers(&[], &config.rootfs.diff_ids)?;
         let parent: Option<ImageId> = parent.map(|parent| parent.id);
         let new = NewImage {
             config: &config,

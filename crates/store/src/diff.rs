@@ -23,7 +23,7 @@ impl WritableLayer {
     /// Those of reading.
     pub fn diff(&self) -> Result<Vec<Change>> {
         let lower =
-            self.lower().directories.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
+            self.lower()?.directories.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
         let lower: Vec<OwnedFd> = lower.map_err(io(|| "duplicating a descriptor".to_owned()))?;
         let mut changes = Vec::new();
         compare(self.upper(), &lower, b"", (0, false), &mut changes)?;

@@ -96,6 +96,9 @@ pub enum Error {
     /// A name, document or archive is wrong.
     #[error(transparent)]
     Oci(#[from] oci::Error),
+    /// Layers that cannot become an image filesystem.
+    #[error(transparent)]
+    ImageFs(erofs::Error),
     /// The state database failed.
     #[error("state database: {0}")]
     Database(#[from] rusqlite::Error),
@@ -117,6 +120,15 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+}
+
+impl From<erofs::Error> for Error {
+    fn from(error: erofs::Error) -> Error {
+        match error {
+            erofs::Error::Refused { path, reason } => Error::Refused { path, reason },
+            other => Error::ImageFs(other),
+        }
+    }
 }
 
 impl Error {

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 
-use oci::DiffId;
+use oci::{ChainId, DiffId};
 
-use crate::image::referenced_layers;
+use crate::image::{referenced_chains, referenced_layers};
 use crate::layer::insert_layer;
 use crate::temporary::owner_lives;
 use crate::writable::read_record;
@@ -125,11 +125,13 @@ impl Store {
         let Some(_lease) = self.try_exclusive()? else { return Ok(None) };
         // Nobody adds an image or a writable layer from here on.
         let mut wanted: HashSet<String> = referenced_layers(self.database.connection())?;
+        let mut chains = referenced_chains(self.database.connection())?;
         let containers = self.root.join("containers");
         for name in self.directory_names("containers")? {
             match read_record(&containers.join(&name)) {
                 Ok(Some(record)) => {
                     wanted.extend(record.layers.iter().map(DiffId::to_string));
+                    chains.extend(ChainId::of(&record.layers).map(|id| id.hex()));
                 }
                 Ok(None) => {}
                 // Torn by a crash of the machine. Such a layer cannot be mounted any more, so it needs
@@ -146,6 +148,8 @@ impl Store {
                 _ => {}
             }
         }
+        let mut indexes = self.directory_names("chains")?;
+        indexes.retain(|name| !chains.contains(name));
         let mut blobs = Vec::new();
         for name in self.directory_names("blobs/sha256")? {
             let known = self
@@ -176,6 +180,10 @@ impl Store {
         })?;
         if !unwanted.is_empty() || !blobs.is_empty() {
             self.database.sync()?;
+        }
+        // An index can always be made again, so the database need not forget it first.
+        for name in indexes {
+            self.discard(&self.root.join("chains").join(name))?;
         }
         for diff_id in &unwanted {
             self.discard(&self.layer_path(diff_id))?;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use oci::config::{History, ImageConfig};
-use oci::{DiffId, Digest, ImageId, Reference, limits};
+use oci::{ChainId, DiffId, Digest, ImageId, Reference, limits};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::layer::{LayerInfo, insert_layer};
@@ -345,4 +345,20 @@ pub(crate) fn referenced_layers(connection: &Connection) -> Result<HashSet<Strin
     let mut statement = connection.prepare("SELECT DISTINCT diff_id FROM image_layers")?;
     let ids = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     Ok(ids)
+}
+
+/// Hexadecimal chain IDs of the images in the database.
+pub(crate) fn referenced_chains(connection: &Connection) -> Result<HashSet<String>> {
+    let mut statement = connection
+        .prepare("SELECT image_id, diff_id FROM image_layers ORDER BY image_id, position")?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut chains = HashSet::new();
+    for image in rows.chunk_by(|(a, _), (b, _)| a == b) {
+        let layers: Vec<DiffId> =
+            image.iter().map(|(_, id)| id.parse()).collect::<oci::Result<_>>()?;
+        chains.extend(ChainId::of(&layers).map(|id| id.hex()));
+    }
+    Ok(chains)
 }

@@ -61,8 +61,7 @@ impl Store {
             ..History::default()
         }];
         let config_raw = config.to_bytes()?;
-        self.sync_files()?;
-        self.publish_layer(&layer)?;
+        self.publish_layers(&[&layer], &config.rootfs.diff_ids)?;
         let references: Vec<_> =
             options.reference.iter().map(|reference| reference.clone().or_latest()).collect();
         let added = self.add_image(&NewImage {

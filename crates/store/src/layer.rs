@@ -1,10 +1,13 @@
-//! Layers: from a stream to `layers/<diff ID>/{diff,layer.tar,layer.json}`.
+//! Layers: from a stream to `layers/<diff ID>/`: `layer.tar`, `layer.json`, and `diff/` where layers are
+//! unpacked.
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use erofs::{Indexed, Visitor};
 use oci::compression::Decompressor;
 use oci::tar::TarReader;
 use oci::{DiffId, Error as OciError};
@@ -13,16 +16,19 @@ use rustix::fs::{CWD, Mode, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::chain::sync_directory;
 use crate::error::io;
 use crate::tee::{self, Tee};
 use crate::temporary::Temporary;
 use crate::unpack::{UnpackOptions, unpack};
-use crate::{Error, Progress, Result, Store, files};
+use crate::{Error, Form, Progress, Result, Store, files};
 
 /// The unpacked directory of a layer.
 pub(crate) const DIFF: &str = "diff";
 /// The layer's archive, exactly as its diff ID names it.
 pub(crate) const TAR: &str = "layer.tar";
+/// The data of its sparse files, laid out as image filesystems need it. Most layers have none.
+pub(crate) const SPARSE: &str = "sparse";
 /// Sizes, so that the database's row can be made again.
 const INFO: &str = "layer.json";
 
@@ -47,6 +53,8 @@ pub(crate) struct StagedLayer {
     pub(crate) info: LayerInfo,
     /// None if the layer was in the store already.
     pub(crate) directory: Option<Temporary>,
+    /// Its files, unless it was unpacked.
+    pub(crate) indexed: Option<Indexed>,
 }
 
 impl Store {
@@ -79,14 +87,11 @@ impl Store {
         progress: &mut dyn Progress,
     ) -> Result<StagedLayer> {
         self.check_space()?;
+        let unpacked = self.form()? == Form::Directories;
         let temporary = self.temporary()?;
         let tar_path = temporary.path().join(TAR);
         let creating = || format!("creating {}", tar_path.display());
         let file = File::create_new(&tar_path).map_err(io(creating))?;
-        let diff_path = temporary.path().join(DIFF);
-        rustix::fs::mkdirat(CWD, &diff_path, Mode::from_raw_mode(0o755)).map_err(io(creating))?;
-        let root = files::open_path(&diff_path)?;
-        rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)).map_err(io(creating))?;
 
         let decompressed = Decompressor::new(source)
             .map_err(|source| Error::Oci(OciError::Io { what: what.to_owned(), source }))?;
@@ -101,27 +106,77 @@ impl Store {
             other => other,
         };
         let read = |source| Error::Oci(OciError::Io { what: what.to_owned(), source });
-        let mut tar = TarReader::new(Tee::new(decompressed, Some(file), limit.unwrap_or(u64::MAX)));
-        let options = UnpackOptions { whiteouts: true, limit, ..UnpackOptions::default() };
-        let mut next_check = CHECK_EVERY;
-        let unpacked = unpack(&mut tar, root.as_fd(), &options, &mut |done| {
-            if done >= next_check {
-                next_check = done.saturating_add(CHECK_EVERY);
-                self.check_space()?;
-                progress.update(what, done, None);
+        let tee = Tee::new(decompressed, Some(file), self.durable(), limit.unwrap_or(u64::MAX));
+        let mut tar = TarReader::new(tee);
+        let mut watch = Watch { store: self, what, limit, next_check: CHECK_EVERY, progress };
+        let (bytes, mut indexed) = if unpacked {
+            let root = make_root(&temporary)?;
+            let options = UnpackOptions { whiteouts: true, limit, ..UnpackOptions::default() };
+            let unpacked = unpack(&mut tar, root.as_fd(), &options, &mut |done| watch.at(done));
+            (unpacked.map_err(too_large)?.bytes, None)
+        } else {
+            let mut visitor = Staging { watch: &mut watch, temporary: &temporary, sparse: None };
+            let indexed = Indexed::read(&mut tar, &mut visitor).map_err(too_large)?;
+            if let Some(sparse) = visitor.sparse {
+                let what = || format!("writing {}", temporary.path().display());
+                sparse.set_len(indexed.side.size()).map_err(io(what))?;
             }
-            Ok(())
-        })
-        .map_err(too_large)?;
+            (indexed.bytes, Some(indexed))
+        };
         let (diff_id, tar_size) =
             tar.into_inner().finish().map_err(|error| too_large(read(error)))?;
         if tar_size == 0 {
             return Err(Error::Oci(OciError::Archive(format!("{what} is empty"))));
         }
-        let info = LayerInfo { size: unpacked.bytes, tar_size };
+        if let Some(indexed) = &mut indexed {
+            indexed.archive = tar_size;
+        }
+        let info = LayerInfo { size: bytes, tar_size };
         write_info(&temporary, info)?;
-        progress.update(what, tar_size, Some(tar_size));
-        Ok(StagedLayer { diff_id, info, directory: Some(temporary) })
+        watch.progress.update(what, tar_size, Some(tar_size));
+        Ok(StagedLayer { diff_id, info, directory: Some(temporary), indexed })
+    }
+
+    /// Makes a staged layer survive a loss of power.
+    pub(crate) fn sync_layer(&self, layer: &StagedLayer) -> Result<()> {
+        match (&layer.directory, &layer.indexed) {
+            (Some(directory), Some(_)) if self.durable() => sync_directory(directory.path()),
+            (Some(_), None) => self.sync_files(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Unpacks a layer that is kept as an archive alone, and checks that the archive is what its name
+    /// says. Returns whether there was something to do.
+    pub(crate) fn unpack_layer(&self, diff_id: &DiffId) -> Result<bool> {
+        let directory = self.layer_path(diff_id);
+        let to = directory.join(DIFF);
+        if to.is_dir() {
+            return Ok(false);
+        }
+        self.writable_store()?;
+        let path = directory.join(TAR);
+        let missing = |error| Error::Damaged(format!("the layer {diff_id} is missing: {error}"));
+        let file = File::open(&path).map_err(missing)?;
+        self.check_space()?;
+        let temporary = self.temporary()?;
+        let root = make_root(&temporary)?;
+        let mut tar = TarReader::new(Tee::new(file, None, false, u64::MAX));
+        let options = UnpackOptions { whiteouts: true, ..UnpackOptions::default() };
+        unpack(&mut tar, root.as_fd(), &options, &mut |_| Ok(()))?;
+        let reading = || format!("reading {}", path.display());
+        let (found, _) = tar.into_inner().finish().map_err(io(reading))?;
+        if found != *diff_id {
+            let path = path.display();
+            return Err(Error::Damaged(format!("{path} does not have the digest {diff_id}")));
+        }
+        drop(root);
+        self.sync_files()?;
+        let from = temporary.path().join(DIFF);
+        match rustix::fs::renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => self.sync_parent(&to).map(|()| true),
+            Err(error) => Err(io(|| format!("publishing {}", to.display()))(error)),
+        }
     }
 
     /// Makes everything written so far survive a loss of power. One call for all layers of an image.
@@ -180,6 +235,64 @@ impl Store {
 
     pub(crate) fn blob_path(&self, digest: &oci::Digest) -> PathBuf {
         self.root.join("blobs").join(digest.algorithm()).join(digest.hex())
+    }
+}
+
+/// Makes the directory a layer is unpacked into.
+fn make_root(temporary: &Temporary) -> Result<OwnedFd> {
+    let path = temporary.path().join(DIFF);
+    let what = || format!("creating {}", path.display());
+    rustix::fs::mkdirat(CWD, &path, Mode::from_raw_mode(0o755)).map_err(io(what))?;
+    let root = files::open_path(&path)?;
+    rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)).map_err(io(what))?;
+    Ok(root)
+}
+
+/// Reports and looks at the disk while a layer is read.
+struct Watch<'a> {
+    store: &'a Store,
+    what: &'a str,
+    limit: Option<u64>,
+    next_check: u64,
+    progress: &'a mut dyn Progress,
+}
+
+impl Watch<'_> {
+    fn at(&mut self, done: u64) -> Result<()> {
+        if let Some(limit) = self.limit.filter(|limit| done > *limit) {
+            return Err(Error::TooLarge { what: "the unpacked content".to_owned(), limit });
+        }
+        if done >= self.next_check {
+            self.next_check = done.saturating_add(CHECK_EVERY);
+            self.store.check_space()?;
+            self.progress.update(self.what, done, None);
+        }
+        Ok(())
+    }
+}
+
+/// A layer that is indexed while it is read.
+struct Staging<'a, 'b> {
+    watch: &'a mut Watch<'b>,
+    temporary: &'a Temporary,
+    sparse: Option<File>,
+}
+
+impl<R> Visitor<R> for Staging<'_, '_> {
+    type Error = Error;
+
+    fn side(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        let path = || self.temporary.path().join(SPARSE);
+        let what = || format!("writing {}", path().display());
+        let file = match &self.sparse {
+            Some(file) => file,
+            None => self.sparse.insert(File::create_new(path()).map_err(io(what))?),
+        };
+        file.write_all_at(data, offset).map_err(io(what))
+    }
+
+    fn entry(&mut self, _: &mut TarReader<R>, bytes: u64) -> Result<()> {
+        self.watch.at(bytes)
     }
 }
 

@@ -12,21 +12,24 @@
 //!   `openat2(RESOLVE_IN_ROOT)`.
 //! - Mounts are made detached and handed out as descriptors; this crate attaches nothing anywhere.
 
+mod chain;
 mod commit;
 pub mod copy;
 mod database;
 mod diff;
 mod error;
 mod files;
+mod form;
 mod gc;
 mod image;
+mod image_mount;
 mod import;
 mod layer;
 mod load;
 mod log_index;
 mod lower;
+mod migrate;
 mod overlay;
-mod path;
 mod remove;
 mod save;
 mod tee;
@@ -41,12 +44,14 @@ use std::path::{Path, PathBuf};
 
 pub use database::Database;
 pub use error::{Error, Result};
+pub use form::{Form, FormChoice};
 pub use gc::GcReport;
 pub use image::{HistoryEntry, ImageRecord, Removed};
 pub use import::ImportOptions;
 pub use load::{LoadOptions, Loaded};
 pub use log_index::hold_log_index;
-pub use lower::{ImageFs, Lower, UnpackedDirectories};
+pub use lower::{ImageFilesystems, ImageFs, Lower, UnpackedDirectories};
+pub use migrate::MigrateReport;
 pub use save::ArchiveFormat;
 pub use usage::{DiskUsage, LayerUsage, OtherUsage};
 pub use volume::{Volume, VolumeOptions};
@@ -55,7 +60,7 @@ pub use writable::{Base, Change, ChangeKind, MountOptions, WritableLayer, Writab
 use error::io;
 
 /// The version of the layout of files this program writes and reads.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// How much work is done so that a loss of power loses nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +79,8 @@ pub struct OpenOptions {
     pub read_only: bool,
     /// What to sync.
     pub durability: Durability,
+    /// In which form layers are kept.
+    pub form: FormChoice,
 }
 
 /// Told how far a long operation has come. `()` ignores it.
@@ -98,6 +105,7 @@ pub struct Store {
     root: PathBuf,
     database: Database,
     options: OpenOptions,
+    form: std::cell::OnceCell<Form>,
 }
 
 impl Store {
@@ -116,7 +124,9 @@ impl Store {
             }
             Err(error) => return Err(io(|| format!("reading {}", version.display()))(error)),
         };
-        if found.trim() != LAYOUT.to_string() {
+        if found.trim() == "1" && !options.read_only {
+            upgrade(root, &version)?;
+        } else if found.trim() != LAYOUT.to_string() && found.trim() != "1" {
             let found = found.trim().chars().take(40).collect();
             return Err(Error::Layout { path: root.to_owned(), found, known: LAYOUT });
         }
@@ -125,7 +135,7 @@ impl Store {
             .map_err(io(|| format!("resolving the path {}", root.display())))?;
         let database =
             Database::open(&root.join("state.db"), options.read_only, options.durability)?;
-        Ok(Store { root, database, options })
+        Ok(Store { root, database, options, form: std::cell::OnceCell::new() })
     }
 
     /// The data root.
@@ -153,8 +163,17 @@ impl Store {
     }
 }
 
-const DIRECTORIES: &[&str] =
-    &["blobs", "blobs/sha256", "layers", "containers", "volumes", "tmp", "trash", "empty"];
+const DIRECTORIES: &[&str] = &[
+    "blobs",
+    "blobs/sha256",
+    "layers",
+    "chains",
+    "containers",
+    "volumes",
+    "tmp",
+    "trash",
+    "empty",
+];
 
 /// Makes the tree. Several processes may do so at once: each step is idempotent, and the version
 /// file comes last, by a rename.
@@ -171,6 +190,23 @@ fn create(root: &Path, version: &Path) -> Result<()> {
     for name in DIRECTORIES {
         make(&root.join(name), 0o700)?;
     }
+    write_version(root, version)
+}
+
+/// From layout 1, which had no chains, and an unpacked directory for every layer. Both layouts may
+/// be used at once until this is done; nothing else changes.
+fn upgrade(root: &Path, version: &Path) -> Result<()> {
+    let chains = root.join("chains");
+    match std::fs::create_dir(&chains) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(io(|| format!("creating {}", chains.display()))(error));
+        }
+        _ => {}
+    }
+    write_version(root, version)
+}
+
+fn write_version(root: &Path, version: &Path) -> Result<()> {
     let temporary = root.join(temporary::unique("tmp/version"));
     let write = || {
         std::fs::write(&temporary, format!("{LAYOUT}\n"))?;

@@ -1,14 +1,22 @@
 //! `load`: images from an archive of images.
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 
-use oci::archive::{Contents, LayerFacts, LayerSink, read_tar, unwrap_io};
+use erofs::Indexed;
+use oci::archive::{Contents, LayerFacts, LayerPlace, LayerSink, read_tar, scan_tar, unwrap_io};
+use oci::compression::Compression;
 use oci::digest::{Hasher, HashingReader};
 use oci::manifest::Platform;
 use oci::{DiffId, Digest, ImageId, Reference, limits};
 use rustix::fs::{Mode, OFlags};
 
+use crate::chain::Seeking;
 use crate::error::io;
 use crate::image::NewImage;
 use crate::{Error, Progress, Result, Store, files};
@@ -35,6 +43,8 @@ struct Sink<'a> {
     store: &'a Store,
     limit: Option<u64>,
     progress: &'a mut dyn Progress,
+    /// Layers that were read just now, for the indexes of the images.
+    indexed: HashMap<DiffId, Indexed>,
 }
 
 impl LayerSink for Sink<'_> {
@@ -47,45 +57,120 @@ impl LayerSink for Sink<'_> {
         size: u64,
         data: &mut dyn Read,
     ) -> Result<LayerFacts> {
-        // Two loads of the same layer: the second waits here and finds it done.
-        let _lock = match expected {
-            Some(digest) => Some(self.store.named_lock(&format!("layer-{}", digest.hex()))?),
-            None => None,
-        };
-        if let Some(digest) = expected
-            && let Some(info) = self.store.layer_info(&DiffId(digest))
-            && info.tar_size == size
-        {
-            self.progress.update(name, size, Some(size));
-            return Ok(LayerFacts { diff_id: DiffId(digest), blob: digest, size });
-        }
-        // A compressed blob has a digest of its own.
-        let mut start = [0; 4];
-        let have = read_start(data, &mut start).map_err(|error| unwrap_io(name, error))?;
-        let plain = oci::compression::Compression::detect(&start)
-            == oci::compression::Compression::None
-            && expected.is_none_or(|digest| digest.algorithm() == "sha256");
-        let mut whole = start.get(..have).unwrap_or_default().chain(data);
-        let (layer, blob) = if plain {
-            let layer = self.store.stage_layer(&mut whole, name, self.limit, self.progress)?;
-            let blob = layer.diff_id.digest();
-            (layer, blob)
-        } else {
-            let hasher = expected.map_or_else(Hasher::sha256, |digest| digest.hasher());
-            let mut raw = HashingReader::new(whole, hasher);
-            let layer = self.store.stage_layer(&mut raw, name, self.limit, self.progress)?;
-            let (blob, _) = raw.finish().map_err(|error| unwrap_io(name, error))?;
-            (layer, blob)
-        };
-        if let Some(expected) = expected.filter(|expected| *expected != blob) {
-            let what = name.to_owned();
-            return Err(oci::Error::digest_mismatch(what, expected, blob).into());
-        }
-        self.store.sync_files()?;
-        self.store.publish_layer(&layer)?;
-        Ok(LayerFacts { diff_id: layer.diff_id, blob, size })
+        let source = Source { name, expected, size, data };
+        let (facts, indexed) = self.store.load_layer(source, self.limit, self.progress)?;
+        self.indexed.extend(indexed.map(|indexed| (facts.diff_id, indexed)));
+        Ok(facts)
     }
 }
+
+impl Sink<'_> {
+    /// Loads layers by several threads, each with a store of its own. The first error ends it.
+    fn load_places(
+        &mut self,
+        file: &File,
+        places: &[LayerPlace],
+    ) -> Result<Vec<(LayerFacts, Option<Indexed>)>> {
+        let load = |store: &Store, place: &LayerPlace, progress: &mut dyn Progress| {
+            let mut data = Range { file, offset: place.offset, left: place.size };
+            let (name, expected, size) = (&place.name, place.expected, place.size);
+            store.load_layer(Source { name, expected, size, data: &mut data }, self.limit, progress)
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        let threads = threads.min(places.len());
+        if threads <= 1 {
+            return places.iter().map(|place| load(self.store, place, self.progress)).collect();
+        }
+        let (root, options) = (self.store.root.as_path(), self.store.options);
+        let next = AtomicUsize::new(0);
+        let failed = AtomicBool::new(false);
+        let (send, receive) = channel::<Report>();
+        let work = |send: Sender<Report>| {
+            let mut done = Vec::new();
+            let mut work = || {
+                let store = Store::open(root, options)?;
+                let mut progress = |what: &str, done: u64, total: Option<u64>| {
+                    // Nobody listens any more: it does not matter.
+                    let _ = send.send((what.to_owned(), done, total));
+                };
+                while !failed.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(place) = places.get(number) else { break };
+                    done.push((number, load(&store, place, &mut progress)?));
+                }
+                Ok(())
+            };
+            let result: Result<()> = work();
+            if result.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+            result.map(|()| done)
+        };
+        let mut all = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads)
+                .map(|_| {
+                    let send = send.clone();
+                    scope.spawn(|| work(send))
+                })
+                .collect();
+            drop(send);
+            for (what, done, total) in receive {
+                self.progress.update(&what, done, total);
+            }
+            let mut all = Vec::new();
+            let mut first = Ok(());
+            for worker in workers {
+                let failed = || Error::Invalid("a thread of the load failed".to_owned());
+                match worker.join().unwrap_or_else(|_| Err(failed())) {
+                    Ok(done) => all.extend(done),
+                    Err(error) if first.is_ok() => first = Err(error),
+                    Err(_) => {}
+                }
+            }
+            first.map(|()| all)
+        })?;
+        all.sort_by_key(|(number, _)| *number);
+        Ok(all.into_iter().map(|(_, layer)| layer).collect())
+    }
+}
+
+/// Layers read at a time, at most. Each has threads of its own for hashing and writing.
+const MAX_THREADS: usize = 4;
+
+/// One layer of an archive.
+struct Source<'a> {
+    name: &'a str,
+    expected: Option<Digest>,
+    size: u64,
+    data: &'a mut dyn Read,
+}
+
+/// A part of a file.
+struct Range<'a> {
+    file: &'a File,
+    offset: u64,
+    left: u64,
+}
+
+impl Read for Range<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = buffer.get_mut(..want).unwrap_or_default();
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let n = self.file.read_at(buffer, self.offset)?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        self.offset = self.offset.saturating_add(n as u64);
+        self.left = self.left.saturating_sub(n as u64);
+        Ok(n)
+    }
+}
+
+/// What a thread that loads layers tells the others.
+type Report = (String, u64, Option<u64>);
 
 fn read_start(data: &mut dyn Read, start: &mut [u8]) -> std::io::Result<usize> {
     let mut have = 0;
@@ -101,6 +186,84 @@ fn read_start(data: &mut dyn Read, start: &mut [u8]) -> std::io::Result<usize> {
 }
 
 impl Store {
+    /// Reads one layer and puts it in its place.
+    fn load_layer(
+        &self,
+        source: Source<'_>,
+        limit: Option<u64>,
+        progress: &mut dyn Progress,
+    ) -> Result<(LayerFacts, Option<Indexed>)> {
+        let Source { name, expected, size, data } = source;
+        // Two loads of the same layer: the second waits here and finds it done.
+        let _lock = match expected {
+            Some(digest) => Some(self.named_lock(&format!("layer-{}", digest.hex()))?),
+            None => None,
+        };
+        if let Some(digest) = expected
+            && let Some(info) = self.layer_info(&DiffId(digest))
+            && info.tar_size == size
+        {
+            progress.update(name, size, Some(size));
+            return Ok((LayerFacts { diff_id: DiffId(digest), blob: digest, size }, None));
+        }
+        // A compressed blob has a digest of its own.
+        let mut start = [0; 4];
+        let have = read_start(data, &mut start).map_err(|error| unwrap_io(name, error))?;
+        let plain = Compression::detect(&start) == Compression::None
+            && expected.is_none_or(|digest| digest.algorithm() == "sha256");
+        let mut whole = start.get(..have).unwrap_or_default().chain(data);
+        let (layer, blob) = if plain {
+            let layer = self.stage_layer(&mut whole, name, limit, progress)?;
+            let blob = layer.diff_id.digest();
+            (layer, blob)
+        } else {
+            let hasher = expected.map_or_else(Hasher::sha256, |digest| digest.hasher());
+            let mut raw = HashingReader::new(whole, hasher);
+            let layer = self.stage_layer(&mut raw, name, limit, progress)?;
+            let (blob, _) = raw.finish().map_err(|error| unwrap_io(name, error))?;
+            (layer, blob)
+        };
+        if let Some(expected) = expected.filter(|expected| *expected != blob) {
+            let what = name.to_owned();
+            return Err(oci::Error::digest_mismatch(what, expected, blob).into());
+        }
+        self.sync_layer(&layer)?;
+        self.publish_layer(&layer)?;
+        Ok((LayerFacts { diff_id: layer.diff_id, blob, size }, layer.indexed))
+    }
+
+    /// As [`Store::load`], for an archive that is a file: if it is not compressed as a whole, its layers are
+    /// read at the same time, as many as there are processors. It is read from its beginning.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn load_file(
+        &self,
+        file: &File,
+        options: &LoadOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Loaded>> {
+        let reading = || "reading the image archive".to_owned();
+        let mut start = [0; 10];
+        let plain = file.metadata().map_err(io(reading))?.is_file() && {
+            let have = file.read_at(&mut start, 0).map_err(io(reading))?;
+            let start = start.get(..have).unwrap_or_default();
+            Compression::detect(start) == Compression::None
+        };
+        if !plain {
+            return self.load(&mut &*file, options, progress);
+        }
+        self.load_with(options, progress, |sink| {
+            let copy = file.try_clone().map_err(io(reading))?;
+            let (mut contents, places) = scan_tar(Seeking::new(copy), Seeking::skip)?;
+            for (place, (facts, indexed)) in places.iter().zip(sink.load_places(file, &places)?) {
+                contents.add_layer(place.name.clone(), facts)?;
+                sink.indexed.extend(indexed.map(|indexed| (facts.diff_id, indexed)));
+            }
+            Ok(contents)
+        })
+    }
+
     /// Adds the images of an archive: what `docker save` writes in any of its forms since Docker 1.10, or
     /// an OCI image layout as a tar; compressed or not. The stream is read once, to its end, and need
     /// not be seekable.
@@ -172,7 +335,8 @@ impl Store {
         self.writable_store()?;
         self.remove_stale_temporaries();
         let lease = self.lease()?;
-        let mut sink = Sink { store: self, limit: options.limit, progress };
+        let indexed = HashMap::new();
+        let mut sink = Sink { store: self, limit: options.limit, progress, indexed };
         let result = read(&mut sink).and_then(|contents| {
             let images = contents.images(options.platform.as_ref())?;
             if images.is_empty() {
@@ -187,6 +351,13 @@ impl Store {
                         Error::Damaged(format!("the layer {} vanished", facts.diff_id))
                     })?;
                     layers.push((facts.diff_id, info));
+                }
+                if self.form()?.is_erofs() && !image.layers.is_empty() {
+                    let diff_ids: Vec<_> = image.layers.iter().map(|l| l.diff_id).collect();
+                    let known = sink.indexed.iter().map(|(id, indexed)| (*id, indexed)).collect();
+                    let chain = self.stage_chain(&diff_ids, &known)?;
+                    self.sync_chain(&chain)?;
+                    self.publish_chain(&chain)?;
                 }
                 let record = self.add_image(&NewImage {
                     config: &image.config,

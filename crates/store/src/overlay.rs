@@ -1,12 +1,13 @@
 //! Making an overlay mount, detached: nothing is attached to any mount namespace here.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_fd,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 use crate::error::Error;
@@ -34,6 +35,62 @@ enum Naming {
 
 /// Mounts `lower` with `upper` on top. Without `upper` the mount is read-only.
 pub(crate) fn mount(
+    lower: &Lower,
+    upper: Option<Upper<'_>>,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
+    let mut result = mount_here(lower, upper, attributes);
+    // Before Linux 6.15 overlay takes only what is mounted in the namespace of the caller.
+    if let (Err(Error::Mount { source, .. }), false) = (&result, lower.mounts.is_empty())
+        && source.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+    {
+        result = mount_apart(lower, upper, attributes);
+    }
+    result
+}
+
+/// As [`mount`], for lower directories that are in detached mounts: these are attached for the
+/// moment, in a mount namespace of a thread that ends at once. The overlay keeps what it needs.
+fn mount_apart(
+    lower: &Lower,
+    upper: Option<Upper<'_>>,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
+    let work = || {
+        let enter = || {
+            sys::namespace::unshare(sys::clone::NEWNS)?;
+            sys::mount::set_propagation_of_all(sys::mount::PRIVATE)?;
+            for mount in &lower.mounts {
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                move_mount(mount, "", CWD, "/", flags)?;
+                lower.spent.store(true, Ordering::Relaxed);
+            }
+            // The same directories, by mounts of this namespace.
+            upper.map(|upper| Ok((reopen(upper.upper)?, reopen(upper.work)?))).transpose()
+        };
+        let opened = enter().map_err(|errno: Errno| {
+            mount_error(errno, ": a mount namespace for the lower directories".to_owned())
+        })?;
+        let upper = upper.zip(opened.as_ref()).map(|(given, (upper, work))| Upper {
+            upper: upper.as_fd(),
+            work: work.as_fd(),
+            volatile: given.volatile,
+        });
+        mount_here(lower, upper, attributes)
+    };
+    std::thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(result) => result,
+        Err(_) => Err(mount_error(Errno::CANCELED, ": its thread failed".to_owned())),
+    })
+}
+
+fn reopen(directory: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    let path = rustix::fs::readlinkat(CWD, files::proc_path(directory), Vec::new())?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
+}
+
+fn mount_here(
     lower: &Lower,
     upper: Option<Upper<'_>>,
     attributes: MountAttrFlags,
@@ -111,7 +168,7 @@ fn configure(
 
 /// What the kernel has to say about a failed configuration: each read of the context gives a line
 /// with its level in front.
-fn kernel_log(context: BorrowedFd<'_>) -> String {
+pub(crate) fn kernel_log(context: BorrowedFd<'_>) -> String {
     let mut lines = Vec::new();
     let mut buffer = [0; 1024];
     while let Ok(n) = rustix::io::read(context, &mut buffer) {
@@ -153,8 +210,6 @@ pub(crate) fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
 mod tests {
     use std::path::PathBuf;
 
-    use rustix::fs::{Mode, OFlags};
-
     use super::*;
 
     /// Each way of naming directories, not only the one this kernel likes best.
@@ -175,7 +230,7 @@ mod tests {
             text
         };
         for naming in [Naming::Descriptor, Naming::Strings, Naming::OneString] {
-            let mut lower = Lower { directories: vec![], paths: vec![] };
+            let mut lower = Lower::of_directories(vec![], vec![]);
             for name in ["top", "bottom"] {
                 let (path, fd) = make(&format!("{naming:?}-{name}"));
                 std::fs::write(path.join("file"), name).unwrap();
@@ -200,11 +255,37 @@ mod tests {
         std::fs::remove_dir_all(&top).unwrap();
     }
 
+    /// What kernels before 6.15 need.
+    #[test]
+    fn a_detached_mount_below_is_attached_for_the_moment() {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        fsconfig_create(context.as_fd()).unwrap();
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        let tmpfs = fsmount(context.as_fd(), flags, MountAttrFlags::empty()).unwrap();
+        rustix::fs::mkdirat(&tmpfs, "inside", Mode::from_raw_mode(0o755)).unwrap();
+        let lower = Lower::of_mount(tmpfs, "tmpfs".into()).unwrap();
+        let top = std::env::temp_dir().join(format!("wherry-apart-{}", std::process::id()));
+        let make = |name: &str| {
+            std::fs::create_dir_all(top.join(name)).unwrap();
+            files::open_path(&top.join(name)).unwrap()
+        };
+        let (upper, work) = (make("upper"), make("work"));
+        let upper = Upper { upper: upper.as_fd(), work: work.as_fd(), volatile: true };
+        let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mount_apart(&lower, Some(upper), MountAttrFlags::empty()).unwrap();
+        assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+        drop(lower);
+        assert!(rustix::fs::statat(&mount, "inside", AtFlags::empty()).is_ok());
+        rustix::fs::mkdirat(&mount, "new", Mode::from_raw_mode(0o755)).unwrap();
+        assert!(top.join("upper/new").exists());
+        std::fs::remove_dir_all(&top).unwrap();
+    }
+
     #[test]
     fn an_error_says_why_or_where_to_look() {
         let fd = files::open_path(std::path::Path::new("/proc")).unwrap();
         let lower = files::open_path(std::path::Path::new("/")).unwrap();
-        let lower = Lower { directories: vec![lower], paths: vec!["/".into()] };
+        let lower = Lower::of_directories(vec![lower], vec!["/".into()]);
         let upper = Upper { upper: fd.as_fd(), work: fd.as_fd(), volatile: false };
         let error = mount(&lower, Some(upper), MountAttrFlags::empty()).unwrap_err().to_string();
         assert!(error.starts_with("cannot mount the overlay: "), "{error}");

@@ -198,11 +198,13 @@ impl Store {
                 break;
             }
         }
-        // A layer costs its archive and its files; what it costs is known only while it is there.
+        // A layer costs its archive, and its files if it is unpacked; known only while it is there.
         let mut costs = std::collections::BTreeMap::new();
         for diff_id in chains.iter().flatten() {
             if let Some(info) = self.layer_info(diff_id) {
-                costs.insert(*diff_id, info.size.saturating_add(info.tar_size));
+                let unpacked = self.layer_path(diff_id).join(crate::layer::DIFF).is_dir();
+                let unpacked = if unpacked { info.size } else { 0 };
+                costs.insert(*diff_id, info.tar_size.saturating_add(unpacked));
             }
         }
         let collected = self.finish_removal(chains, &mut removed)?;

@@ -1,10 +1,11 @@
-//! Reading a layer's archive once: what passes is hashed and written to a file by another thread,
-//! while the reader unpacks it.
+//! Reading a layer's archive once: what passes is hashed by one thread and written to a file by
+//! another, while the reader unpacks or indexes it.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use oci::DiffId;
@@ -19,18 +20,57 @@ pub(crate) struct Tee<R> {
     source: R,
     chunk: Arc<Vec<u8>>,
     position: usize,
-    /// Chunks that may be in use by the other thread; taken again when they are not.
+    /// Chunks that may be in use by the threads; taken again when they are not.
     ring: Vec<Arc<Vec<u8>>>,
     next: usize,
     total: u64,
     limit: u64,
-    worker: Option<Worker>,
+    workers: Option<Workers>,
     ended: bool,
 }
 
-struct Worker {
+struct Workers {
+    hash: Worker<DiffId>,
+    write: Option<Worker<()>>,
+}
+
+/// A thread that is given every chunk.
+struct Worker<T> {
     send: SyncSender<Arc<Vec<u8>>>,
-    thread: JoinHandle<io::Result<DiffId>>,
+    thread: JoinHandle<io::Result<T>>,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    fn start(
+        work: impl FnOnce(Receiver<Arc<Vec<u8>>>) -> io::Result<T> + Send + 'static,
+    ) -> Worker<T> {
+        let (send, receive) = sync_channel(DEPTH);
+        Worker { send, thread: std::thread::spawn(move || work(receive)) }
+    }
+
+    /// Waits for its end.
+    fn finish(self) -> io::Result<T> {
+        drop(self.send);
+        self.thread.join().map_err(|_| io::Error::other("a thread of the import failed"))?
+    }
+}
+
+/// How much is handed to the disk at a time, so that it writes while we read and the sync at the end
+/// has little to wait for.
+const WRITEBACK: u64 = 8 << 20;
+
+fn write_chunks(mut file: File, writeback: bool, chunks: Receiver<Arc<Vec<u8>>>) -> io::Result<()> {
+    let (mut begun, mut written) = (0_u64, 0_u64);
+    for chunk in chunks {
+        file.write_all(&chunk)?;
+        written = written.saturating_add(chunk.len() as u64);
+        if writeback && written - begun >= WRITEBACK {
+            // Only a hint: the sync at the end is what counts.
+            let _ = sys::writeback::begin(file.as_fd(), begun, written - begun);
+            begun = written;
+        }
+    }
+    Ok(())
 }
 
 /// The error of a stream that passed its limit; recognised by [`is_too_large`].
@@ -43,20 +83,18 @@ pub(crate) fn is_too_large(error: &io::Error) -> bool {
 }
 
 impl<R: Read> Tee<R> {
-    /// Reads from `source`, at most `limit` bytes; copies to `file` if there is one.
-    pub(crate) fn new(source: R, file: Option<File>, limit: u64) -> Tee<R> {
-        let (send, receive) = sync_channel::<Arc<Vec<u8>>>(DEPTH);
-        let thread = std::thread::spawn(move || {
+    /// Reads from `source`, at most `limit` bytes; copies to `file` if there is one. With `writeback`
+    /// the disk is told to begin writing at once.
+    pub(crate) fn new(source: R, file: Option<File>, writeback: bool, limit: u64) -> Tee<R> {
+        let hash = Worker::start(|chunks| {
             let mut hasher = Hasher::sha256();
-            let mut file = file;
-            for chunk in receive {
-                if let Some(file) = &mut file {
-                    file.write_all(&chunk)?;
-                }
+            for chunk in chunks {
                 hasher.update(&chunk);
             }
             Ok(DiffId(hasher.finish()))
         });
+        let write =
+            file.map(|file| Worker::start(move |chunks| write_chunks(file, writeback, chunks)));
         Tee {
             source,
             chunk: Arc::default(),
@@ -65,7 +103,7 @@ impl<R: Read> Tee<R> {
             next: 0,
             total: 0,
             limit,
-            worker: Some(Worker { send, thread }),
+            workers: Some(Workers { hash, write }),
             ended: false,
         }
     }
@@ -104,14 +142,17 @@ impl<R: Read> Tee<R> {
         if self.total > self.limit {
             return Err(io::Error::other(TooLarge));
         }
-        if let Some(worker) = &self.worker
-            && worker.send.send(Arc::clone(&chunk)).is_err()
-        {
-            // The thread ended early, which it does only with an error.
-            return Err(match self.worker.take().map(|worker| worker.thread.join()) {
-                Some(Ok(Err(error))) => error,
-                _ => io::Error::other("the writing thread failed"),
-            });
+        if let Some(workers) = &self.workers {
+            let hashing = workers.hash.send.send(Arc::clone(&chunk)).is_ok();
+            let writing = workers
+                .write
+                .as_ref()
+                .is_none_or(|write| write.send.send(Arc::clone(&chunk)).is_ok());
+            if !(hashing && writing) {
+                // A thread ended early, which it does only with an error.
+                let error = self.join().err();
+                return Err(error.unwrap_or_else(|| io::Error::other("a thread ended early")));
+            }
         }
         let old = std::mem::replace(&mut self.chunk, chunk);
         if old.capacity() >= CHUNK && self.ring.len() <= DEPTH {
@@ -126,21 +167,27 @@ impl<R: Read> Tee<R> {
         while !self.ended {
             self.refill()?;
         }
-        let failed = || io::Error::other("the writing thread failed");
-        let worker = self.worker.take().ok_or_else(failed)?;
-        drop(worker.send);
-        let digest = worker.thread.join().map_err(|_| failed())??;
+        let digest = self.join()?;
         Ok((digest, self.total))
+    }
+}
+
+impl<R> Tee<R> {
+    /// Waits for the threads, for both of them, whatever the first says.
+    fn join(&mut self) -> io::Result<DiffId> {
+        let workers =
+            self.workers.take().ok_or_else(|| io::Error::other("the threads have ended"))?;
+        let written = workers.write.map_or(Ok(()), Worker::finish);
+        let digest = workers.hash.finish();
+        written?;
+        digest
     }
 }
 
 impl<R> Drop for Tee<R> {
     fn drop(&mut self) {
-        // After an error the thread must not go on writing into what is being removed.
-        if let Some(worker) = self.worker.take() {
-            drop(worker.send);
-            let _ = worker.thread.join();
-        }
+        // After an error the threads must not go on writing into what is being removed.
+        let _ = self.join();
     }
 }
 

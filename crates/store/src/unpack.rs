@@ -12,12 +12,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use oci::limits;
+use oci::tar::path::{checked, clean, clean_in_root, join, shown, split};
 use oci::tar::{Entry, Kind, TarReader, Time};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::error::io;
-use crate::path::{clean, clean_in_root, join, shown, split};
 use crate::{Error, Result, files};
 
 /// How to unpack.
@@ -81,7 +81,8 @@ struct Unpacker<'a> {
     root: BorrowedFd<'a>,
     options: &'a UnpackOptions,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
-    times: Vec<(Vec<u8>, Time)>,
+    /// Of directories: path, identity, and the time it shall have in the end.
+    times: Vec<(Vec<u8>, (u64, u64), Time)>,
     done: Unpacked,
 }
 
@@ -91,17 +92,7 @@ fn refused(path: &[u8], reason: impl Into<String>) -> Error {
 
 impl Unpacker<'_> {
     fn entry<R: BufRead>(&mut self, tar: &mut TarReader<R>, entry: &Entry) -> Result<()> {
-        let Some(cleaned) = clean(&entry.path) else {
-            return Err(refused(&entry.path, "its path leads out of the root directory"));
-        };
-        if cleaned.len() > limits::MAX_PATH
-            || cleaned.split(|b| *b == b'/').any(|name| name.len() > limits::MAX_NAME)
-        {
-            return Err(refused(&entry.path, "its name is longer than the kernel allows"));
-        }
-        if cleaned.iter().filter(|b| **b == b'/').count() >= limits::MAX_PATH_DEPTH {
-            return Err(refused(&entry.path, "it is nested too deeply"));
-        }
+        let cleaned = checked(&entry.path).map_err(|reason| refused(&entry.path, reason))?;
         let path = join(&self.options.base, &cleaned);
         let (parent_path, name) = split(&path);
         if path.is_empty() || cleaned.is_empty() {
@@ -287,7 +278,8 @@ impl Unpacker<'_> {
         self.xattrs(entry, |name, value| {
             rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())
         })?;
-        self.times.push((path.to_vec(), entry.mtime));
+        let stat = rustix::fs::fstat(fd).map_err(self.fail(entry, "looking at"))?;
+        self.times.push((path.to_vec(), (stat.st_dev, stat.st_ino), entry.mtime));
         Ok(())
     }
 
@@ -539,9 +531,10 @@ impl Unpacker<'_> {
     /// Last, because putting something into a directory changes its time. A directory that was
     /// replaced meanwhile is left alone.
     fn set_directory_times(&mut self) {
-        for (path, time) in self.times.iter().rev() {
+        for (path, identity, time) in &self.times {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-            if let Ok(fd) = files::open_in_root(self.root, path, flags) {
+            let Ok(fd) = files::open_in_root(self.root, path, flags) else { continue };
+            if rustix::fs::fstat(&fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == *identity) {
                 let _ = rustix::fs::futimens(&fd, &times(*time));
             }
         }

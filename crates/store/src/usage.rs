@@ -8,7 +8,7 @@ use rustix::fs::AtFlags;
 
 use crate::error::io;
 use crate::gc::directory_bytes;
-use crate::layer::{DIFF, TAR};
+use crate::layer::{DIFF, SPARSE, TAR};
 use crate::{Database, Result, Store, files};
 
 /// What the data root is full of. All numbers are bytes on disk unless they say otherwise; their sum is
@@ -19,6 +19,8 @@ pub struct DiskUsage {
     pub layers: BTreeMap<DiffId, LayerUsage>,
     /// Per image: bytes of layers that other images have too, and of those that it alone has.
     pub images: BTreeMap<ImageId, (u64, u64)>,
+    /// Indexes of images whose layers are not unpacked.
+    pub indexes: u64,
     /// Configuration documents.
     pub blobs: u64,
     /// Writable layers: upper and work directories by container.
@@ -42,9 +44,9 @@ pub struct DiskUsage {
 /// One layer's share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerUsage {
-    /// The unpacked directory.
+    /// The unpacked directory, if there is one.
     pub unpacked: u64,
-    /// The archive.
+    /// The archive, and the data of its sparse files if it is kept a second time.
     pub tar: u64,
     /// Number of images that have it.
     pub images: u64,
@@ -67,6 +69,7 @@ impl DiskUsage {
         let layers: u64 = self.layers.values().map(|layer| layer.unpacked + layer.tar).sum();
         let sum = |map: &BTreeMap<String, u64>| map.values().sum::<u64>();
         layers
+            + self.indexes
             + self.blobs
             + sum(&self.writable_layers)
             + sum(&self.container_files)
@@ -111,13 +114,16 @@ impl Store {
         for name in files::names(&root).map_err(io(what))? {
             let name = name.to_string_lossy().into_owned();
             match name.as_str() {
+                "chains" => usage.indexes += self.bytes("chains")?,
                 "blobs" => usage.blobs += self.bytes("blobs")?,
                 "layers" => self.layer_usage(&mut usage, &images)?,
                 "containers" => self.container_usage(&mut usage)?,
                 "volumes" => self.volume_usage(&mut usage)?,
                 "tmp" => usage.temporary += self.bytes("tmp")?,
                 "trash" => usage.trash += self.bytes("trash")?,
-                "empty" | "version" | "lock" => usage.structure += self.bytes(&name)?,
+                "empty" | "version" | "lock" | "form" | "storage" => {
+                    usage.structure += self.bytes(&name)?
+                }
                 name if Database::file_names().contains(&name) => {
                     usage.database += self.bytes(name)?
                 }
@@ -165,7 +171,9 @@ impl Store {
                 continue;
             };
             let all = self.bytes(&format!("layers/{name}"))?;
-            let tar = self.own_bytes(&format!("layers/{name}/{TAR}"))?;
+            let tar = self
+                .own_bytes(&format!("layers/{name}/{TAR}"))?
+                .saturating_add(self.own_bytes(&format!("layers/{name}/{SPARSE}"))?);
             let unpacked = self.bytes(&format!("layers/{name}/{DIFF}"))?;
             usage.structure += all.saturating_sub(tar).saturating_sub(unpacked);
             let layer = usage.layers.entry(diff_id).or_default();

@@ -1,14 +1,17 @@
 //! Writable layers: the overlay upper directory of a container.
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
-use oci::{DiffId, ImageId};
+use oci::{ChainId, DiffId, ImageId};
 use rustix::fs::{CWD, Mode};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::chain::{ImageFiles, RootInfo};
 use crate::error::io;
 use crate::overlay::{self, Upper};
 use crate::{Error, Lower, Result, Store, files};
@@ -45,9 +48,26 @@ pub struct WritableLayer {
     id: String,
     directory: PathBuf,
     record: Record,
-    lower: Lower,
+    below: Below,
     upper: OwnedFd,
     work: OwnedFd,
+}
+
+/// What is below a writable layer.
+#[derive(Debug)]
+enum Below {
+    Directories(Lower),
+    /// Mounted when it is first wanted.
+    Image(ImageFiles, OnceCell<Lower>),
+}
+
+impl Below {
+    fn root(&self) -> Result<RootInfo> {
+        match self {
+            Below::Directories(lower) => attributes(lower),
+            Below::Image(files, _) => Ok(files.root),
+        }
+    }
 }
 
 /// `containers/<id>/layer.json`: what must not be removed while this layer exists.
@@ -133,26 +153,26 @@ impl Store {
         check_id(id)?;
         // From here until the record is written no layer is removed.
         let _lease = self.lease()?;
-        let (record, lower) = match base {
+        let (record, below) = match base {
             Base::Image(image) => {
                 let image = self.image_layers(image)?;
-                let lower = self.lower_of(&image.1)?;
+                let below = self.below(&image.1)?;
                 let record = Record {
                     image: Some(image.0),
                     layers: image.1,
                     directory: None,
                     volatile: options.volatile,
                 };
-                (record, lower)
+                (record, below)
             }
             Base::Directory(path) => {
                 let path = std::path::absolute(path)
                     .map_err(io(|| format!("resolving the path {}", path.display())))?;
-                let lower = directory_lower(&path)?;
+                let below = Below::Directories(directory_lower(&path)?);
                 let directory = Some(path);
                 (
                     Record { image: None, layers: vec![], directory, volatile: options.volatile },
-                    lower,
+                    below,
                 )
             }
         };
@@ -179,26 +199,17 @@ impl Store {
         let upper = files::open_dir(&fd, c"upper").map_err(io(what))?;
         let work = files::open_dir(&fd, c"work").map_err(io(what))?;
         // The root of an overlay has the attributes of the upper directory.
-        if let Some(top) = lower.directories.first() {
-            let stat = rustix::fs::fstat(top).map_err(io(what))?;
+        let root = below.root()?;
+        if root.uid != 0 || root.gid != 0 {
             let (uid, gid) =
-                (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
-            if stat.st_uid != 0 || stat.st_gid != 0 {
-                rustix::fs::fchown(&upper, Some(uid), Some(gid)).map_err(io(what))?;
-            }
-            rustix::fs::fchmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777))
-                .map_err(io(what))?;
-            let time = |tv_sec, tv_nsec: u64| rustix::fs::Timespec {
-                tv_sec,
-                tv_nsec: i64::try_from(tv_nsec).unwrap_or(0),
-            };
-            let times = rustix::fs::Timestamps {
-                last_access: time(stat.st_atime, stat.st_atime_nsec),
-                last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-            };
-            rustix::fs::futimens(&upper, &times).map_err(io(what))?;
+                (rustix::fs::Uid::from_raw(root.uid), rustix::fs::Gid::from_raw(root.gid));
+            rustix::fs::fchown(&upper, Some(uid), Some(gid)).map_err(io(what))?;
         }
-        Ok(WritableLayer { id: id.to_owned(), directory, record, lower, upper, work })
+        rustix::fs::fchmod(&upper, Mode::from_raw_mode(root.mode & 0o7777)).map_err(io(what))?;
+        let time = rustix::fs::Timespec { tv_sec: root.mtime.0, tv_nsec: i64::from(root.mtime.1) };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::futimens(&upper, &times).map_err(io(what))?;
+        Ok(WritableLayer { id: id.to_owned(), directory, record, below, upper, work })
     }
 
     /// Opens a writable layer.
@@ -213,11 +224,20 @@ impl Store {
         let missing = |_| Error::NoSuchWritable(id.to_owned());
         let upper = files::open_path(&directory.join(UPPER)).map_err(missing)?;
         let work = files::open_path(&directory.join(WORK)).map_err(missing)?;
-        let lower = match &record.directory {
-            Some(path) => directory_lower(path)?,
-            None => self.lower_of(&record.layers)?,
+        let below = match &record.directory {
+            Some(path) => Below::Directories(directory_lower(path)?),
+            None => self.below(&record.layers)?,
         };
-        Ok(WritableLayer { id: id.to_owned(), directory, record, lower, upper, work })
+        Ok(WritableLayer { id: id.to_owned(), directory, record, below, upper, work })
+    }
+
+    fn below(&self, layers: &[DiffId]) -> Result<Below> {
+        match self.form()? {
+            form if form.is_erofs() && !layers.is_empty() => {
+                Ok(Below::Image(self.image_files(form, layers)?, OnceCell::new()))
+            }
+            _ => Ok(Below::Directories(self.lower_of(layers)?)),
+        }
     }
 
     /// The layers of an image without reading its configuration.
@@ -243,7 +263,23 @@ impl Store {
 }
 
 fn directory_lower(path: &Path) -> Result<Lower> {
-    Ok(Lower { directories: vec![files::open_path(path)?], paths: vec![path.to_owned()] })
+    let directories = vec![files::open_path(path)?];
+    Ok(Lower::of_directories(directories, vec![path.to_owned()]))
+}
+
+/// Attributes of the topmost directory.
+fn attributes(lower: &Lower) -> Result<RootInfo> {
+    let Some(top) = lower.directories.first() else {
+        return Err(Error::Invalid("no lower directory".to_owned()));
+    };
+    let stat =
+        rustix::fs::fstat(top).map_err(io(|| "looking at the lower directory".to_owned()))?;
+    Ok(RootInfo {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+    })
 }
 
 fn write_record(directory: &OwnedFd, raw: &[u8]) -> rustix::io::Result<()> {
@@ -286,9 +322,60 @@ impl WritableLayer {
         self.record.volatile
     }
 
-    /// The directories below it.
-    pub fn lower(&self) -> &Lower {
-        &self.lower
+    /// The directories below it. Of an image filesystem the root of its mount, which is made now if
+    /// it was not wanted before.
+    ///
+    /// # Errors
+    /// [`Error::Mount`].
+    pub fn lower(&self) -> Result<&Lower> {
+        match &self.below {
+            Below::Directories(lower) => Ok(lower),
+            Below::Image(files, lower) => match lower.get() {
+                Some(lower) => Ok(lower),
+                None => {
+                    let mounted = files.mount()?;
+                    Ok(lower.get_or_init(|| mounted))
+                }
+            },
+        }
+    }
+
+    /// The chain ID, in hexadecimal, of an image filesystem below it; none if directories are.
+    pub fn chain(&self) -> Option<String> {
+        match &self.below {
+            Below::Directories(_) => None,
+            Below::Image(..) => ChainId::of(&self.record.layers).map(|id| id.hex()),
+        }
+    }
+
+    /// Takes a mount of the image below it that is there already, as [`WritableLayer::image_mount`]
+    /// gave it, instead of making one: what of its files is in memory is shared then.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn use_image_mount(&self, mount: OwnedFd) -> Result<()> {
+        if let Below::Image(files, lower) = &self.below {
+            let _ = lower.set(Lower::of_mount(mount, files.path.clone())?);
+        }
+        Ok(())
+    }
+
+    /// The mount of the image below it, for other layers upon the same image; after
+    /// [`WritableLayer::mount`]. None if directories are below, or the kernel (before Linux 6.15)
+    /// does not let it be used again.
+    pub fn image_mount(&self) -> Option<OwnedFd> {
+        let Below::Image(_, lower) = &self.below else { return None };
+        let lower = lower.get().filter(|lower| !lower.spent.load(Ordering::Relaxed))?;
+        lower.mounts.first()?.try_clone().ok()
+    }
+
+    /// Where what is below it is, for `inspect`: directories, the topmost first, or an image
+    /// filesystem's index.
+    pub fn lower_paths(&self) -> Vec<PathBuf> {
+        match &self.below {
+            Below::Directories(lower) => lower.paths.clone(),
+            Below::Image(files, _) => vec![files.path.clone()],
+        }
     }
 
     /// The upper directory itself.
@@ -321,6 +408,6 @@ impl WritableLayer {
         };
         let volatile = options.volatile || self.record.volatile;
         let upper = Upper { upper: self.upper.as_fd(), work: self.work.as_fd(), volatile };
-        overlay::mount(&self.lower, Some(upper), attributes)
+        overlay::mount(self.lower()?, Some(upper), attributes)
     }
 }

@@ -223,3 +223,64 @@ fn names_in_archives() {
     let error = store.save(&["nix"], ArchiveFormat::Docker, Compression::None, &mut Vec::new());
     assert_eq!(error.unwrap_err().to_string(), "No such image: nix:latest");
 }
+
+/// An archive that is a file gives what the same bytes from a pipe give.
+#[test]
+fn an_archive_that_is_a_file() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let mut parent: Option<ImageRecord> = None;
+    for number in 0..6 {
+        let archive = tar(&[file(&format!("f{number}"), &vec![number; 200_000])]);
+        let reference = Reference::parse(&format!("i:{number}")).unwrap();
+        let image = match &parent {
+            None => {
+                let options = ImportOptions { reference: Some(reference), ..Default::default() };
+                store.import(&mut &archive[..], &options, &mut ()).unwrap()
+            }
+            Some(image) => {
+                let id = format!("c{number}");
+                let layer = store
+                    .create_writable(&id, &Base::Image(image.id), WritableOptions::default())
+                    .unwrap();
+                std::fs::write(layer.upper_path().join(&id), vec![number; 300_000]).unwrap();
+                let config = image.config.clone();
+                store.commit(&layer, Some(image), config, Some(&reference), &mut ()).unwrap()
+            }
+        };
+        parent = Some(image);
+    }
+    for compress in [Compression::None, Compression::Gzip] {
+        let saved = save(&store, &["i:5"], ArchiveFormat::Docker, compress);
+        let path = scratch.path().join("saved.tar");
+        std::fs::write(&path, &saved).unwrap();
+        let open = || std::fs::File::open(&path).unwrap();
+        let other = Scratch::new();
+        let to = other.store();
+        let mut steps = 0;
+        let mut progress = |_: &str, _: u64, _: Option<u64>| steps += 1;
+        let loaded = to.load_file(&open(), &LoadOptions::default(), &mut progress).unwrap();
+        assert_eq!(loaded[0].id, parent.as_ref().unwrap().id);
+        assert!(steps >= 6);
+        assert!(save(&to, &["i:5"], ArchiveFormat::Docker, compress) == saved);
+        // Again, with everything there.
+        to.load_file(&open(), &LoadOptions::default(), &mut ()).unwrap();
+        assert_clean(&to, 6);
+        // Compressed as a whole.
+        sh(scratch.path(), "gzip -kf saved.tar");
+        let file = std::fs::File::open(scratch.path().join("saved.tar.gz")).unwrap();
+        to.load_file(&file, &LoadOptions::default(), &mut ()).unwrap();
+
+        // Damaged or cut off: an error, and nothing is left.
+        let other = Scratch::new();
+        let to = other.store();
+        let mut changed = saved.clone();
+        let middle = changed.len() / 2;
+        changed[middle] ^= 1;
+        for bytes in [&changed[..], &saved[..middle], &saved[..600]] {
+            std::fs::write(&path, bytes).unwrap();
+            to.load_file(&open(), &LoadOptions::default(), &mut ()).unwrap_err();
+            assert_clean(&to, 0);
+        }
+    }
+}

@@ -16,7 +16,11 @@ use store::{
 
 /// What the killed process does, over and over: every verb that writes.
 fn work(root: &std::path::Path, archive: &[u8], seed: u32) {
-    let options = store::OpenOptions { read_only: false, durability: store::Durability::Full };
+    let options = store::OpenOptions {
+        read_only: false,
+        durability: store::Durability::Full,
+        form: common::form(),
+    };
     let store = Store::open(root, options).unwrap();
     for round in 0.. {
         let name = Reference::parse(&format!("i{seed}:{round}")).unwrap();
@@ -36,7 +40,17 @@ fn work(root: &std::path::Path, archive: &[u8], seed: u32) {
         let second = second.familiar();
         store.save(&[&second], ArchiveFormat::Docker, Compression::None, &mut saved).unwrap();
         store.remove_image(&second, true, false).unwrap();
-        store.load(&mut &saved[..], &LoadOptions::default(), &mut ()).unwrap();
+        let load = LoadOptions::default();
+        if round % 2 == 0 {
+            store.load(&mut &saved[..], &load, &mut ()).unwrap();
+        } else {
+            // By several threads.
+            let path = std::env::temp_dir().join(format!("wherry-killed-{}", std::process::id()));
+            std::fs::write(&path, &saved).unwrap();
+            let file = std::fs::File::open(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            store.load_file(&file, &load, &mut ()).unwrap();
+        }
         store.remove_image(&second, true, false).unwrap();
         store.remove_container_directory(&id).unwrap();
         let volume = store.volume_create(None, &store::VolumeOptions::default()).unwrap();
@@ -67,9 +81,10 @@ fn child() {
 fn killed_at_any_point() {
     let scratch = Scratch::new();
     let root = scratch.root();
+    let child = common::test_name(module_path!(), "child");
     let spawn = || {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--ignored", "child"])
+            .args(["--exact", "--ignored", &child])
             .env("WHERRY_TEST_ROOT", &root)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -131,7 +146,7 @@ fn check(scratch: &Scratch) {
     store.prune_images(true, &mut |_| false).unwrap();
     let report = store.gc().unwrap();
     assert!(!report.busy);
-    for name in ["tmp", "trash", "layers", "blobs/sha256", "containers"] {
+    for name in ["tmp", "trash", "layers", "chains", "blobs/sha256", "containers"] {
         let left: Vec<_> = std::fs::read_dir(store.root().join(name))
             .unwrap()
             .map(|entry| entry.unwrap().file_name())

@@ -145,7 +145,9 @@ fn every_byte_is_accounted_for() {
     assert_eq!(usage.total(), du, "{usage:?}");
     let others: Vec<_> = usage.other.iter().map(|o| o.path.file_name().unwrap()).collect();
     assert_eq!(others, ["strange", "stranger"]);
-    assert!(usage.layers[&image.layers[0]].unpacked >= 300_000);
+    assert!(usage.layers[&image.layers[0]].tar >= 300_000);
+    assert_eq!(usage.layers[&image.layers[0]].unpacked >= 300_000, common::unpacked());
+    assert_eq!(usage.indexes > 4096, !common::unpacked());
     assert!(usage.writable_layers["c"] >= 100_000 && usage.writable_layers["c"] < 200_000);
     assert!(usage.container_files["c"] >= 9000);
     assert_eq!(usage.layers[&image.layers[0]].writable_layers, 1);
@@ -262,8 +264,9 @@ fn a_read_only_file_system_can_be_read() {
         }
         let script = format!(
             "mount --bind {r} {r} && mount -o remount,bind,ro {r} && \
-             exec {exe} --exact --ignored on_a_read_only_file_system",
+             exec {exe} --exact --ignored {test}",
             r = scratch.root().display(),
+            test = common::test_name(module_path!(), "on_a_read_only_file_system"),
             exe = std::env::current_exe().unwrap().display()
         );
         let output = std::process::Command::new("unshare")

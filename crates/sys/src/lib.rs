@@ -13,6 +13,7 @@ pub mod exec;
 pub mod fds;
 pub mod keyring;
 pub mod lock;
+pub mod loop_device;
 pub mod loopback;
 pub mod mount;
 pub mod namespace;
@@ -23,6 +24,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod terminal;
+pub mod writeback;
 
 pub use rustix::io::Errno;
 

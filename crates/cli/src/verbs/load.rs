@@ -36,7 +36,7 @@ impl Verb for Args {
         let _ = &self.args;
         let mut bar = Bar::new(self.quiet);
         let loaded = match self.input.as_deref() {
-            Some(path) => context.engine()?.load(&mut open(path)?, &mut bar)?,
+            Some(path) => context.engine()?.load_file(&open(path)?, &mut bar)?,
             None => {
                 if std::io::stdin().is_terminal() {
                     return Err(Failure::new(1, "requested load from stdin, but stdin is empty")

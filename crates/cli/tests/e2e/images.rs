@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Engine, text};
+use crate::harness::{Engine, text, until};
 
 fn have(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success())
@@ -137,5 +137,56 @@ fn debian_runs_and_so_does_its_systemd() {
     assert_eq!(state, "running", "{}", e.ok(["exec", "sys", "systemctl", "--failed"]));
     e.ok(["stop", "-t", "30", "sys"]);
     assert_eq!(e.inspect("{{.State.ExitCode}}", "sys"), "0");
+    e.finish();
+}
+
+/// One mount for all running containers of an image, held by the keeper and by its successor.
+#[test]
+fn containers_of_an_image_share_its_mount() {
+    let e = Engine::new();
+    let form = e.ok(["info"]);
+    let shared = form.lines().any(|line| line.trim() == "Form of layers: erofs");
+    let mounts = |pid: i32| {
+        let script = format!("stat -L -f -c %t /proc/{pid}/fd/* 2>/dev/null | grep -c e0f5e1e2");
+        let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+        text(&output.stdout).parse::<usize>().unwrap()
+    };
+    let held = |count: usize| {
+        let count = if shared { count } else { 0 };
+        for name in ["wherry-keeper", "wherry-standby"] {
+            let pid = e.keeper(name);
+            until(&format!("{count} mounts in {name}"), || mounts(pid) == count);
+        }
+    };
+    let start = |name: &str, image: &str| {
+        e.ok(["run", "-d", "--name", name, "--network", "none", image, "sleep", "1000"]);
+    };
+    start("first", "bb");
+    start("second", "bb");
+    held(1);
+    e.ok(["exec", "first", "touch", "/new"]);
+    e.ok(["commit", "first", "other"]);
+    start("third", "other");
+    held(2);
+    // The successor of a keeper that was killed goes on with them.
+    let keeper = e.keeper("wherry-keeper");
+    Command::new("kill").args(["-9", &keeper.to_string()]).status().unwrap();
+    until("another keeper", || {
+        e.keepers().iter().any(|(pid, name)| name == "wherry-keeper" && *pid != keeper)
+    });
+    held(2);
+    start("fourth", "bb");
+    held(2);
+    e.ok(["rm", "-f", "first", "second"]);
+    held(2);
+    e.ok(["rm", "-f", "fourth"]);
+    held(1);
+    assert_eq!(e.ok(["exec", "third", "ls", "/new"]), "/new");
+    let standby = e.keeper("wherry-standby");
+    Command::new("kill").args(["-9", &standby.to_string()]).status().unwrap();
+    until("another standby", || {
+        e.keepers().iter().any(|(pid, name)| name == "wherry-standby" && *pid != standby)
+    });
+    held(1);
     e.finish();
 }

@@ -246,6 +246,7 @@ impl Keeper {
                 }
             }
             Request::Place { cgroup } => self.give_place(token, cgroup.path),
+            Request::Image { chain } => self.give_image(token, &chain),
             Request::Exec(exec) => {
                 if let Err((code, message)) = self.exec(token, *exec, fds) {
                     self.fail(token, code, message);

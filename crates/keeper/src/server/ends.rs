@@ -28,6 +28,7 @@ impl Keeper {
                 Err(e) => self.complain(&format!("cannot take over container {id}: {e}")),
             }
         }
+        self.adopt_images(table);
         // The batch that was under way belongs before anything else of its container.
         if let Some(unfinished) = self.mover.unfinished()? {
             let journal = self.containers.get_mut(&unfinished.id).and_then(|c| c.journal.as_mut());
@@ -274,8 +275,12 @@ impl Keeper {
                 table.insert(key, fd.try_clone_to_owned()?);
             }
         }
+        for (key, fd) in self.images_to_hold() {
+            table.insert(key, fd.try_clone_to_owned()?);
+        }
         self.connections.clear();
         self.containers.clear();
+        self.images.clear();
         self.execs.clear();
         self.sources.clear();
         // The copy of the epoll descriptor must not keep events alive.

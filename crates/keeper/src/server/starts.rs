@@ -18,9 +18,11 @@ impl Keeper {
         }
         let mut descriptors = Descriptors::default();
         let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
+        let mut image = None;
         for (role, fd) in fds {
             match role {
                 Role::Rootfs => descriptors.rootfs = Some(fd),
+                Role::Image => image = Some(fd),
                 Role::Mount(n) => {
                     descriptors.mounts.insert(n, fd);
                 }
@@ -90,6 +92,7 @@ impl Keeper {
             log: start.log,
             steward_at_exit: start.steward_at_exit,
             steward_now: start.steward_now,
+            image: start.image,
         };
         let report = launching.report_fd().try_clone_to_owned().map_err(system("report socket"))?;
         let watch = |keeper: &mut Self| -> io::Result<(u64, u64)> {
@@ -135,6 +138,9 @@ impl Keeper {
             };
         }
         self.idle_since = None;
+        if let Some(chain) = &container.record.image {
+            self.use_image(&chain.clone(), image);
+        }
         self.containers.insert(id.clone(), container);
         // The child may have reported before we watched.
         if let Err(e) = self.report(&id) {
@@ -202,6 +208,7 @@ impl Keeper {
                 log: adopt.log,
                 steward_at_exit: adopt.steward_at_exit,
                 steward_now: adopt.steward_now,
+                image: None,
             },
             pidfd,
             pidfd_token,
@@ -341,6 +348,9 @@ impl Keeper {
             let _ = epoll::delete(&self.epoll, &input.fd);
         }
         self.standby.drop_prefix(&format!("{id}/"));
+        if let Some(chain) = &c.record.image {
+            self.leave_image(chain);
+        }
         self.remove_traces(id);
     }
 

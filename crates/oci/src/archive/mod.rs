@@ -10,7 +10,7 @@ mod contents;
 mod write;
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 
 pub use contents::FoundImage;
 pub use write::{ImageToWrite, LayerToWrite, Plan, plan_docker, plan_oci};
@@ -75,6 +75,60 @@ pub fn read_tar<S: LayerSink>(source: &mut dyn Read, sink: &mut S) -> Result<Con
     let io = |source| Error::Io { what: "reading the image archive".to_owned(), source };
     let source = Decompressor::new(source).map_err(io)?;
     let mut tar = TarReader::new(BufReader::with_capacity(1 << 20, source));
+    let contents = read_entries(&mut tar, |tar, contents, name, size| {
+        contents.add(name, size, &mut EntryReader { tar }, sink)
+    })?;
+    // What follows the end of the tar belongs to the compressed stream, whose check sums stand at
+    // its end.
+    std::io::copy(tar.get_mut(), &mut std::io::sink()).map_err(io)?;
+    Ok(contents)
+}
+
+/// A layer in an archive that is a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerPlace {
+    /// Its name in the archive.
+    pub name: String,
+    /// The digest that the name promises.
+    pub expected: Option<Digest>,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Looks through an uncompressed archive without reading its layers, which `skip` passes over (see
+/// [`TarReader::skip_data`]). They are to be read from their places, in any order, and then made known
+/// by [`Contents::add_layer`].
+///
+/// # Errors
+/// A damaged archive or one beyond [`limits`].
+pub fn scan_tar<R: BufRead>(
+    source: R,
+    mut skip: impl FnMut(&mut R, u64) -> std::io::Result<()>,
+) -> Result<(Contents, Vec<LayerPlace>), Error> {
+    let mut tar = TarReader::new(source);
+    let mut places: Vec<LayerPlace> = Vec::new();
+    let contents = read_entries(&mut tar, |tar, contents, name, size| {
+        let offset = tar.position();
+        let mut data = EntryReader { tar };
+        let start = read_start(name, &mut data)?;
+        if is_layer(&start) {
+            let (name, expected) = (name.to_owned(), promised_digest(name));
+            places.push(LayerPlace { name, expected, offset, size });
+            tar.skip_data(&mut skip)
+        } else {
+            contents.add_other(name, size, start, &mut data)
+        }
+    })?;
+    Ok((contents, places))
+}
+
+/// Reads the entries of an archive of images; `file` is given each regular file.
+fn read_entries<R: BufRead, E: From<Error>>(
+    tar: &mut TarReader<R>,
+    mut file: impl FnMut(&mut TarReader<R>, &mut Contents, &str, u64) -> Result<(), E>,
+) -> Result<Contents, E> {
     let mut contents = Contents::default();
     let mut entries = 0_usize;
     while let Some(entry) = tar.next_entry()? {
@@ -87,10 +141,7 @@ pub fn read_tar<S: LayerSink>(source: &mut dyn Read, sink: &mut S) -> Result<Con
             Kind::File if entry.sparse.is_some() => {
                 return Err(Error::Archive(format!("{name} is a sparse file")).into());
             }
-            Kind::File => {
-                let mut data = EntryReader { tar: &mut tar };
-                contents.add(&name, entry.size, &mut data, sink)?;
-            }
+            Kind::File => file(tar, &mut contents, &name, entry.size)?,
             Kind::Symlink => {
                 let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
                 let target = String::from_utf8_lossy(&entry.link);
@@ -110,10 +161,15 @@ pub fn read_tar<S: LayerSink>(source: &mut dyn Read, sink: &mut S) -> Result<Con
             }
         }
     }
-    // What follows the end of the tar belongs to the compressed stream, whose check sums stand at
-    // its end.
-    std::io::copy(tar.get_mut(), &mut std::io::sink()).map_err(io)?;
     Ok(contents)
+}
+
+/// Enough to tell what a file is.
+fn read_start(name: &str, data: &mut dyn Read) -> Result<Vec<u8>, Error> {
+    let mut start = Vec::new();
+    let read = data.take(512).read_to_end(&mut start);
+    read.map_err(|source| Error::from_read(name, source))?;
+    Ok(start)
 }
 
 impl Contents {
@@ -128,28 +184,48 @@ impl Contents {
         data: &mut dyn Read,
         sink: &mut S,
     ) -> Result<(), S::Error> {
-        let io = |source| Error::from_read(name, source);
-        let mut start = Vec::new();
-        data.take(512).read_to_end(&mut start).map_err(io)?;
+        let start = read_start(name, data)?;
         if is_layer(&start) {
             let mut whole = std::io::Cursor::new(start).chain(data);
             let facts = sink.layer(name, promised_digest(name), size, &mut whole)?;
-            self.insert(name.to_owned(), Node::Layer(facts))?;
-        } else if size <= limits::MAX_JSON {
+            self.add_layer(name.to_owned(), facts)?;
+        } else {
+            self.add_other(name, size, start, data)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a layer known that was read by somebody else.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for too many files.
+    pub fn add_layer(&mut self, name: String, facts: LayerFacts) -> Result<(), Error> {
+        self.insert(name, Node::Layer(facts))
+    }
+
+    /// What is not a layer; its first bytes are in `start`.
+    fn add_other(
+        &mut self,
+        name: &str,
+        size: u64,
+        mut start: Vec<u8>,
+        data: &mut dyn Read,
+    ) -> Result<(), Error> {
+        let io = |source| Error::from_read(name, source);
+        if size <= limits::MAX_JSON {
             data.take(limits::MAX_JSON).read_to_end(&mut start).map_err(io)?;
             self.document_bytes = self.document_bytes.saturating_add(start.len() as u64);
             if self.document_bytes > limits::MAX_DOCUMENT_BYTES {
-                return Err(Error::limit("image archive", "its documents are too large").into());
+                return Err(Error::limit("image archive", "its documents are too large"));
             }
-            self.insert(name.to_owned(), Node::Document(start))?;
+            self.insert(name.to_owned(), Node::Document(start))
         } else {
             let is_json = matches!(start.trim_ascii_start().first(), Some(b'{' | b'['));
             if is_json {
-                return Err(Error::limit(name, "a JSON document larger than 4 MiB").into());
+                return Err(Error::limit(name, "a JSON document larger than 4 MiB"));
             }
-            self.insert(name.to_owned(), Node::Other)?;
+            self.insert(name.to_owned(), Node::Other)
         }
-        Ok(())
     }
 
     fn insert(&mut self, name: String, node: Node) -> Result<(), Error> {

@@ -6,6 +6,7 @@
 //! that hands out its buffer so that content is copied once.
 
 mod header;
+pub mod path;
 mod pax;
 mod reader;
 mod writer;

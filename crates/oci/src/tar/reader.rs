@@ -58,6 +58,28 @@ impl<R: BufRead> TarReader<R> {
         self.entry_offset
     }
 
+    /// Offset in the archive of the next byte to be read. Right after [`TarReader::next_entry`] that
+    /// is where the entry's data begins, a multiple of 512: the map of a sparse file lies before it.
+    pub fn position(&self) -> u64 {
+        self.offset
+    }
+
+    /// Lets `skip` move the stream past what is left of the current entry, for a stream that can do
+    /// so without reading it: the number of bytes to pass is its second argument.
+    ///
+    /// # Errors
+    /// Those of `skip`.
+    pub fn skip_data(&mut self, skip: impl FnOnce(&mut R, u64) -> io::Result<()>) -> Result<()> {
+        let rest = self.remaining.saturating_add(self.pad);
+        if rest > 0 {
+            skip(&mut self.inner, rest).map_err(|error| self.read_error(error))?;
+            self.remaining = 0;
+            self.pad = 0;
+            self.offset = self.offset.saturating_add(rest);
+        }
+        Ok(())
+    }
+
     /// Number of data bytes of the current entry that are still to be read.
     pub fn remaining(&self) -> u64 {
         self.remaining

@@ -6,7 +6,25 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use oci::tar::{Entry, Kind, TarWriter};
-use store::{Durability, OpenOptions, Store};
+use store::{Durability, FormChoice, OpenOptions, Store};
+
+/// `directories.rs` has the tests of the other files as modules, for the form with unpacked
+/// directories; they themselves test image filesystems.
+pub fn form() -> FormChoice {
+    if unpacked() { FormChoice::Directories } else { FormChoice::Erofs }
+}
+
+pub fn unpacked() -> bool {
+    module_path!().starts_with("directories::")
+}
+
+/// The name of an ignored test as this program knows it, to run it in a process of its own.
+pub fn test_name(module: &str, name: &str) -> String {
+    match module.split_once("::") {
+        Some((_, module)) => format!("{module}::{name}"),
+        None => name.to_owned(),
+    }
+}
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -30,8 +48,13 @@ impl Scratch {
         self.0.join("root")
     }
 
+    /// Opens it, in the form this program tests.
     pub fn store(&self) -> Store {
-        let options = OpenOptions { read_only: false, durability: Durability::None };
+        self.store_as(form())
+    }
+
+    pub fn store_as(&self, form: FormChoice) -> Store {
+        let options = OpenOptions { read_only: false, durability: Durability::None, form };
         Store::open(&self.root(), options).unwrap()
     }
 }
@@ -82,7 +105,11 @@ pub fn tar(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
 /// Attaches a detached mount below the scratch directory in a mount namespace of a shell, runs the
 /// script with the mount as its working directory, and returns the output.
 pub fn in_mount(mount: &std::os::fd::OwnedFd, script: &str) -> String {
+    sh(&proc_path(mount), script)
+}
+
+/// The path by which other processes reach a descriptor of ours.
+pub fn proc_path(fd: &std::os::fd::OwnedFd) -> PathBuf {
     use std::os::fd::AsRawFd;
-    let path = format!("/proc/{}/fd/{}", std::process::id(), mount.as_raw_fd());
-    sh(Path::new(&path), script)
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()
 }

@@ -1,7 +1,27 @@
 //! Names in archives, as raw bytes.
 
+use crate::limits;
+
+/// Cleans the name of an entry, refusing what no file can be called.
+///
+/// # Errors
+/// Why the name is refused.
+pub fn checked(path: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let cleaned = clean(path).ok_or("its path leads out of the root directory")?;
+    if cleaned.len() > limits::MAX_PATH
+        || cleaned.split(|b| *b == b'/').any(|name| name.len() > limits::MAX_NAME)
+    {
+        return Err("its name is longer than the kernel allows");
+    }
+    if cleaned.iter().filter(|b| **b == b'/').count() >= limits::MAX_PATH_DEPTH {
+        return Err("it is nested too deeply");
+    }
+    Ok(cleaned)
+}
+
 /// Removes `.`, `..` and slashes from a name. None if it leads out.
-pub(crate) fn clean(path: &[u8]) -> Option<Vec<u8>> {
+#[must_use]
+pub fn clean(path: &[u8]) -> Option<Vec<u8>> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|b| *b == b'/') {
         match part {
@@ -15,7 +35,9 @@ pub(crate) fn clean(path: &[u8]) -> Option<Vec<u8>> {
     Some(parts.join(&b'/'))
 }
 
-pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+/// Splits a name into directory and last component; the directory is empty if there is none.
+#[must_use]
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(slash) => {
             (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default())
@@ -24,7 +46,9 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-pub(crate) fn join(base: &[u8], path: &[u8]) -> Vec<u8> {
+/// Puts a name below a base; either may be empty.
+#[must_use]
+pub fn join(base: &[u8], path: &[u8]) -> Vec<u8> {
     match (base.is_empty(), path.is_empty()) {
         (true, _) => path.to_vec(),
         (_, true) => base.to_vec(),
@@ -32,12 +56,15 @@ pub(crate) fn join(base: &[u8], path: &[u8]) -> Vec<u8> {
     }
 }
 
-pub(crate) fn shown(path: &[u8]) -> String {
+/// A name for a message, not too long.
+#[must_use]
+pub fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path.get(..path.len().min(300)).unwrap_or_default()).into_owned()
 }
 
 /// As [`clean`], but `..` at the top stays at the top, as for the kernel.
-pub(crate) fn clean_in_root(path: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn clean_in_root(path: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|b| *b == b'/') {
         match part {
