@@ -115,8 +115,11 @@ impl Engine {
             (None, None) => return Err(Error::invalid("neither an image nor a directory")),
         };
         let volatile = record.definition.host.auto_remove;
-        let layer =
-            self.store().create_writable(&record.id, &base, WritableOptions { volatile })?;
+        let layer = self.store().create_writable(
+            &record.id,
+            &base,
+            WritableOptions { volatile, base: true },
+        )?;
         let fresh = self.create_volumes(record)?;
         if !fresh.is_empty() && record.definition.rootfs.is_none() {
             let root = layer.mount(MountOptions { read_only: true, volatile: true })?;

@@ -37,7 +37,7 @@ fn main() -> Outcome<()> {
         let layer = store.create_writable(
             &id,
             &Base::Image(image.id),
-            WritableOptions { volatile: true },
+            WritableOptions { volatile: true, base: false },
         )?;
         let made = start.elapsed();
         let mount = layer.mount(MountOptions::default())?;

@@ -12,6 +12,7 @@
 //!   `openat2(RESOLVE_IN_ROOT)`.
 //! - Mounts are made detached and handed out as descriptors; this crate attaches nothing anywhere.
 
+mod base;
 mod chain;
 mod commit;
 pub mod copy;
@@ -190,10 +191,11 @@ fn create(root: &Path, version: &Path) -> Result<()> {
     for name in DIRECTORIES {
         make(&root.join(name), 0o700)?;
     }
+    base::make(root)?;
     write_version(root, version)
 }
 
-/// From layout 1, which had no chains, and an unpacked directory for every layer. Both layouts may
+/// From layout 1, which had no base, no chains, and an unpacked directory for every layer. Both layouts may
 /// be used at once until this is done; nothing else changes.
 fn upgrade(root: &Path, version: &Path) -> Result<()> {
     let chains = root.join("chains");
@@ -203,6 +205,7 @@ fn upgrade(root: &Path, version: &Path) -> Result<()> {
         }
         _ => {}
     }
+    base::make(root)?;
     write_version(root, version)
 }
 

@@ -40,11 +40,7 @@ mod tests {
     fn the_index_outlives_its_connections() {
         let root = std::env::temp_dir().join(format!("wherry-log-index-{}", std::process::id()));
         let open = || {
-            let options = OpenOptions {
-                read_only: false,
-                durability: Durability::None,
-                ..Default::default()
-            };
+            let options = OpenOptions { durability: Durability::None, ..OpenOptions::default() };
             Store::open(&root, options).unwrap()
         };
         let write = |store: &Store| {

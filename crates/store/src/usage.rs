@@ -121,7 +121,7 @@ impl Store {
                 "volumes" => self.volume_usage(&mut usage)?,
                 "tmp" => usage.temporary += self.bytes("tmp")?,
                 "trash" => usage.trash += self.bytes("trash")?,
-                "empty" | "version" | "lock" | "form" | "storage" => {
+                "base" | "empty" | "version" | "lock" | "form" | "storage" => {
                     usage.structure += self.bytes(&name)?
                 }
                 name if Database::file_names().contains(&name) => {

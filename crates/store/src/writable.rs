@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::base;
 use crate::chain::{ImageFiles, RootInfo};
 use crate::error::io;
 use crate::overlay::{self, Upper};
@@ -31,6 +32,8 @@ pub struct WritableOptions {
     /// Its content need not survive a crash of the machine: nothing in it is ever synced. For `--rm`
     /// containers and build steps.
     pub volatile: bool,
+    /// Have what containers mount over at the bottom, for images that lack it.
+    pub base: bool,
 }
 
 /// How to mount one.
@@ -57,15 +60,23 @@ pub struct WritableLayer {
 #[derive(Debug)]
 enum Below {
     Directories(Lower),
-    /// Mounted when it is first wanted.
-    Image(ImageFiles, OnceCell<Lower>),
+    /// Mounted when it is first wanted; and what goes below it.
+    Image(ImageFiles, OnceCell<Lower>, Option<OwnedFd>),
 }
 
 impl Below {
+    /// Puts a directory below everything else.
+    fn put_upon(&mut self, directory: OwnedFd) {
+        match self {
+            Below::Directories(lower) => lower.directories.push(directory),
+            Below::Image(_, _, base) => *base = Some(directory),
+        }
+    }
+
     fn root(&self) -> Result<RootInfo> {
         match self {
             Below::Directories(lower) => attributes(lower),
-            Below::Image(files, _) => Ok(files.root),
+            Below::Image(files, ..) => Ok(files.root),
         }
     }
 }
@@ -82,6 +93,8 @@ pub(crate) struct Record {
     pub(crate) directory: Option<PathBuf>,
     #[serde(default)]
     pub(crate) volatile: bool,
+    #[serde(default)]
+    pub(crate) base: bool,
 }
 
 pub(crate) const RECORD: &str = "layer.json";
@@ -153,7 +166,7 @@ impl Store {
         check_id(id)?;
         // From here until the record is written no layer is removed.
         let _lease = self.lease()?;
-        let (record, below) = match base {
+        let (record, mut below) = match base {
             Base::Image(image) => {
                 let image = self.image_layers(image)?;
                 let below = self.below(&image.1)?;
@@ -162,6 +175,7 @@ impl Store {
                     layers: image.1,
                     directory: None,
                     volatile: options.volatile,
+                    base: options.base,
                 };
                 (record, below)
             }
@@ -170,12 +184,13 @@ impl Store {
                     .map_err(io(|| format!("resolving the path {}", path.display())))?;
                 let below = Below::Directories(directory_lower(&path)?);
                 let directory = Some(path);
-                (
-                    Record { image: None, layers: vec![], directory, volatile: options.volatile },
-                    below,
-                )
+                let WritableOptions { volatile, base } = options;
+                (Record { image: None, layers: vec![], directory, volatile, base }, below)
             }
         };
+        if record.base {
+            below.put_upon(base::open(&self.root)?);
+        }
         let directory = self.container_directory(id);
         let what = || format!("creating the writable layer {}", directory.display());
         let private = Mode::from_raw_mode(0o700);
@@ -224,17 +239,20 @@ impl Store {
         let missing = |_| Error::NoSuchWritable(id.to_owned());
         let upper = files::open_path(&directory.join(UPPER)).map_err(missing)?;
         let work = files::open_path(&directory.join(WORK)).map_err(missing)?;
-        let below = match &record.directory {
+        let mut below = match &record.directory {
             Some(path) => Below::Directories(directory_lower(path)?),
             None => self.below(&record.layers)?,
         };
+        if record.base {
+            below.put_upon(base::open(&self.root)?);
+        }
         Ok(WritableLayer { id: id.to_owned(), directory, record, below, upper, work })
     }
 
     fn below(&self, layers: &[DiffId]) -> Result<Below> {
         match self.form()? {
             form if form.is_erofs() && !layers.is_empty() => {
-                Ok(Below::Image(self.image_files(form, layers)?, OnceCell::new()))
+                Ok(Below::Image(self.image_files(form, layers)?, OnceCell::new(), None))
             }
             _ => Ok(Below::Directories(self.lower_of(layers)?)),
         }
@@ -330,10 +348,13 @@ impl WritableLayer {
     pub fn lower(&self) -> Result<&Lower> {
         match &self.below {
             Below::Directories(lower) => Ok(lower),
-            Below::Image(files, lower) => match lower.get() {
+            Below::Image(files, lower, base) => match lower.get() {
                 Some(lower) => Ok(lower),
                 None => {
-                    let mounted = files.mount()?;
+                    let mut mounted = files.mount()?;
+                    let base = base.as_ref().map(OwnedFd::try_clone).transpose();
+                    let what = || "duplicating a descriptor".to_owned();
+                    mounted.directories.extend(base.map_err(io(what))?);
                     Ok(lower.get_or_init(|| mounted))
                 }
             },
@@ -374,7 +395,7 @@ impl WritableLayer {
     pub fn lower_paths(&self) -> Vec<PathBuf> {
         match &self.below {
             Below::Directories(lower) => lower.paths.clone(),
-            Below::Image(files, _) => vec![files.path.clone()],
+            Below::Image(files, ..) => vec![files.path.clone()],
         }
     }
 

@@ -50,7 +50,7 @@ fn a_volatile_layer_is_mounted_again_after_it_was_left_mounted() {
     let store = scratch.store();
     let archive = tar(&[dir("./"), file("a", b"1")]);
     let image = store.import(&mut &archive[..], &options("test"), &mut ()).unwrap();
-    let volatile = WritableOptions { volatile: true };
+    let volatile = WritableOptions { volatile: true, base: false };
     let layer = store.create_writable("c1", &Base::Image(image.id), volatile).unwrap();
     let first = layer.mount(MountOptions::default()).unwrap();
     in_mount(&first, "echo 2 > a");

@@ -127,7 +127,11 @@ fn check(scratch: &Scratch) {
         store.save(&[&id], ArchiveFormat::Docker, Compression::None, &mut std::io::sink()).unwrap();
         let name = format!("check-{}", image.id.short());
         let layer = store
-            .create_writable(&name, &Base::Image(image.id), WritableOptions { volatile: true })
+            .create_writable(
+                &name,
+                &Base::Image(image.id),
+                WritableOptions { volatile: true, base: false },
+            )
             .unwrap();
         let mount = layer.mount(MountOptions::default()).unwrap();
         assert_eq!(common::in_mount(&mount, "cat d*/f | wc -c").trim(), "240000");

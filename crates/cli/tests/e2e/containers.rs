@@ -182,7 +182,7 @@ fn users_and_groups() {
     let e = Engine::new();
     assert_eq!(
         e.ok(["run", "--rm", "-u", "ann", "bb", "id"]),
-        "uid=1000(ann) gid=1000(ann) groups=1000(ann),50(staff)"
+        "uid=1000(ann) gid=1000(ann) groups=50(staff),1000(ann)"
     );
     assert_eq!(e.ok(["run", "--rm", "-u", "1234:50", "bb", "id", "-u"]), "1234");
     let groups =

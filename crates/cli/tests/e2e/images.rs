@@ -190,3 +190,32 @@ fn containers_of_an_image_share_its_mount() {
     held(1);
     e.finish();
 }
+
+/// What the engine needs for itself is no change of the container's.
+#[test]
+fn a_commit_holds_what_was_written_and_nothing_else() {
+    let e = Engine::new();
+    e.ok(["run", "--name", "c1", "bb", "sh", "-c", "echo x > /tmp/x; test -e /.dockerenv"]);
+    assert_eq!(e.ok(["diff", "c1"]), "C /tmp\nA /tmp/x");
+    e.ok(["commit", "c1", "changed"]);
+    let archive = e.path("changed.tar");
+    e.ok(["save", "-o", archive.to_str().unwrap(), "changed"]);
+    let tar = |args: &[&std::ffi::OsStr]| {
+        let output = std::process::Command::new("tar").args(args).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output.stdout
+    };
+    let manifest: serde_json::Value = serde_json::from_slice(&tar(&[
+        "-xOf".as_ref(),
+        archive.as_os_str(),
+        "manifest.json".as_ref(),
+    ]))
+    .unwrap();
+    let layer = manifest[0]["Layers"][1].as_str().unwrap();
+    let file = e.path("layer.tar");
+    std::fs::write(&file, tar(&["-xOf".as_ref(), archive.as_os_str(), layer.as_ref()])).unwrap();
+    let listing = tar(&["-tf".as_ref(), file.as_os_str()]);
+    let entries: Vec<_> = text(&listing).lines().map(str::to_owned).collect();
+    assert_eq!(entries, ["./", "tmp/", "tmp/x"]);
+    e.finish();
+}

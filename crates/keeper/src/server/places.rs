@@ -43,6 +43,15 @@ impl Keeper {
 
     /// Hands the place to a client that will start a container, if it is ready.
     pub(super) fn give_place(&mut self, token: u64, path: String) {
+        // What an earlier run of the same container left there is removed now or never: later it
+        // would be the new run's.
+        self.emptying.retain(|(cgroup, _)| {
+            let earlier = cgroup.path() == path;
+            if earlier {
+                let _ = cgroup.try_remove();
+            }
+            !earlier
+        });
         let prepared = match self.take_place(&path) {
             Ok(None) => false,
             Ok(Some(waiter)) => match self.connections.get_mut(&token) {
