@@ -163,20 +163,28 @@ impl Engine {
     /// Everything about an image.
     pub fn inspect_image(&self, name: &str) -> Result<ImageInspect> {
         let image = self.store().image(name)?;
-        let config = &image.config;
-        let value = serde_json::to_value(&config.config)
-            .map_err(|e| Error::system("the image's configuration", e))?;
-        let container: Config = serde_json::from_value(value)
-            .map_err(|e| Error::system("the image's configuration", e))?;
         let mut data = BTreeMap::new();
         data.insert(
             "LowerDir".to_owned(),
             self.data_root().join("layers").to_string_lossy().into_owned(),
         );
+        Self::inspect_record(&image, Some(data))
+    }
+
+    /// What a record says, of an image here or elsewhere.
+    pub(crate) fn inspect_record(
+        image: &ImageRecord,
+        data: Option<BTreeMap<String, String>>,
+    ) -> Result<ImageInspect> {
+        let config = &image.config;
+        let value = serde_json::to_value(&config.config)
+            .map_err(|e| Error::system("the image's configuration", e))?;
+        let container: Config = serde_json::from_value(value)
+            .map_err(|e| Error::system("the image's configuration", e))?;
         Ok(ImageInspect {
             id: image.id.to_string(),
-            repo_tags: tags(&image),
-            repo_digests: digests(&image),
+            repo_tags: tags(image),
+            repo_digests: digests(image),
             parent: image.parent.map(|p| p.to_string()).unwrap_or_default(),
             comment: config.history.last().map(|h| h.comment.clone()).unwrap_or_default(),
             created: config.created.clone(),
@@ -192,7 +200,7 @@ impl Engine {
             variant: config.variant.clone(),
             os: config.os.clone(),
             size: signed(image.size),
-            graph_driver: GraphDriver { data: Some(data), name: "overlay".into() },
+            graph_driver: GraphDriver { data, name: "overlay".into() },
             root_fs: RootFs {
                 r#type: "layers".into(),
                 layers: image.layers.iter().map(ToString::to_string).collect(),
@@ -357,7 +365,7 @@ impl Engine {
         Ok(ImagesPruned { deleted, space_reclaimed })
     }
 
-    fn note_image(&self, action: &str, id: &str, name: &str) -> Result<()> {
+    pub(crate) fn note_image(&self, action: &str, id: &str, name: &str) -> Result<()> {
         let attributes = [("name".to_owned(), name.to_owned())].into();
         self.store()
             .db()

@@ -21,11 +21,13 @@ mod files;
 mod gc;
 mod image;
 mod import;
+mod ingest;
 mod layer;
 mod load;
 mod lower;
 mod overlay;
 mod path;
+mod push;
 mod remove;
 mod save;
 mod tee;
@@ -43,8 +45,13 @@ pub use error::{Error, Result};
 pub use gc::GcReport;
 pub use image::{HistoryEntry, ImageRecord, Removed};
 pub use import::ImportOptions;
+pub use ingest::{
+    BlobSource, Hold, IncomingLayer, IngestError, IngestProgress, KnownManifest, Opener,
+    PulledImage,
+};
 pub use load::{LoadOptions, Loaded};
 pub use lower::{ImageFs, Lower, UnpackedDirectories};
+pub use push::{KnownBlob, PackedLayer};
 pub use save::ArchiveFormat;
 pub use usage::{DiskUsage, LayerUsage, OtherUsage};
 pub use volume::{Volume, VolumeOptions};

@@ -26,11 +26,13 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Outcome {
         need_image(context, &self.flags, &self.args, &Self::SPEC)?;
         let mut file = IdFile::reserve(self.flags.cidfile.as_deref())?;
+        let policy = super::pull::Policy::of(&self.flags);
         let request = self
             .flags
             .request(&self.args, &|name| std::env::var(name).ok())
             .map_err(|f| see_help(context, f))?;
-        let created = context.engine()?.create(request).map_err(|e| failed(context, e))?;
+        let engine = context.engine()?;
+        let created = super::pull::create(context, &engine, &policy, request)?;
         for warning in &created.warnings {
             context::note(&format!("WARNING: {warning}"));
         }
