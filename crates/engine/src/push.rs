@@ -379,6 +379,11 @@ fn explain(reference: &Reference, error: Error) -> Error {
     let message = match source {
         Some(registry::Error::Denied { message, .. }) => message.clone(),
         Some(registry::Error::Unauthorized { message, .. }) => {
+            // The answer to a question without a body says nothing.
+            let message = match message.as_str() {
+                "unauthorized" => "denied: requested access to the resource is denied",
+                other => other,
+            };
             format!("{message}; log in to {} first", reference.domain())
         }
         _ => return error,

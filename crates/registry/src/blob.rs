@@ -10,6 +10,9 @@ use crate::config::Endpoint;
 use crate::repository::Repository;
 use crate::{Error, Result};
 
+/// Bytes on one connection that count as progress.
+const WORTH: u64 = 128 << 10;
+
 /// A blob's bytes from an offset to its end. The length is checked here, the digest by whoever reads from the
 /// start.
 pub struct BlobReader<'r, 'c> {
@@ -19,6 +22,8 @@ pub struct BlobReader<'r, 'c> {
     offset: u64,
     body: Option<BodyReader<'static>>,
     tries: u32,
+    /// The offset at which the connection began.
+    connected_at: u64,
 }
 
 impl std::fmt::Debug for BlobReader<'_, '_> {
@@ -44,6 +49,7 @@ impl<'c> Repository<'c> {
             offset,
             body: None,
             tries: 0,
+            connected_at: offset,
         };
         if offset < reader.size {
             reader.connect()?;
@@ -109,6 +115,7 @@ impl BlobReader<'_, '_> {
             client.retrying(|| self.open(endpoint))
         })?;
         self.body = Some(body);
+        self.connected_at = self.offset;
         Ok(())
     }
 
@@ -162,7 +169,10 @@ impl BlobReader<'_, '_> {
         Error::Connection {
             method: "GET",
             url: url.to_owned(),
-            reason: error.to_string(),
+            reason: format!(
+                "the connection broke after {} of {} bytes: {error}",
+                self.offset, self.size
+            ),
             transient: true,
         }
     }
@@ -186,10 +196,7 @@ impl Read for BlobReader<'_, '_> {
                     self.body = None;
                     return Ok(0);
                 }
-                Ok(0) => io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    format!("the connection ended after {} of {} bytes", self.offset, self.size),
-                ),
+                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
                 Ok(n) => {
                     self.offset = self.offset.saturating_add(n as u64);
                     if self.offset > self.size {
@@ -197,8 +204,11 @@ impl Read for BlobReader<'_, '_> {
                         let error = Error::Length { what, expected, actual: self.offset };
                         return Err(io::Error::other(error));
                     }
-                    // Tries are counted from the last progress.
-                    self.tries = 0;
+                    // Tries are counted from the last progress worth the name: a connection that
+                    // brings a few bytes each time would never end.
+                    if self.offset.saturating_sub(self.connected_at) >= WORTH {
+                        self.tries = 0;
+                    }
                     return Ok(n);
                 }
                 Err(e) => e,

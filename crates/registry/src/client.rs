@@ -248,11 +248,17 @@ impl Client {
             lock(&self.tokens).insert(key, fetched);
             return Ok(Some(header));
         }
-        if find("basic").is_some()
-            && let Some(Credential::Password { username, password }) =
-                self.options.credentials.get(&endpoint.key)?
-        {
-            return Ok(Some(token::basic(&username, &password)));
+        if find("basic").is_some() {
+            return match self.options.credentials.get(&endpoint.key)? {
+                Some(Credential::Password { username, password }) => {
+                    Ok(Some(token::basic(&username, &password)))
+                }
+                _ => Err(Error::Unauthorized {
+                    method: "GET",
+                    url: format!("{}/v2/", greeting.base),
+                    message: "no basic auth credentials".to_owned(),
+                }),
+            };
         }
         Ok(None)
     }

@@ -124,7 +124,7 @@ impl Default for Config {
             max_uploads: 5,
             retries: 5,
             retry_delay: Duration::from_millis(500),
-            connect_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(15),
             read_timeout: Duration::from_secs(60),
             chunk_size: 0,
             certificates: vec!["/etc/wherry/certs.d".into(), "/etc/docker/certs.d".into()],

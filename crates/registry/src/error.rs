@@ -24,7 +24,7 @@ pub enum Error {
         transient: bool,
     },
     /// The registry wants a login, or does not accept the one it got.
-    #[error("{method} {url:?}: unauthorized: {message}")]
+    #[error("{method} {url:?}: {message}")]
     Unauthorized {
         /// What was asked.
         method: &'static str,
@@ -34,7 +34,7 @@ pub enum Error {
         message: String,
     },
     /// The registry knows who asks and refuses.
-    #[error("{method} {url:?}: denied: {message}")]
+    #[error("{method} {url:?}: {message}")]
     Denied {
         /// What was asked.
         method: &'static str,

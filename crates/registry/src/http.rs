@@ -259,8 +259,15 @@ fn explain(error: &ureq::Error) -> (String, bool) {
             // Somebody who does not listen now will rarely do so in a second.
             Kind::ConnectionRefused => ("connection refused".to_owned(), false),
             Kind::InvalidData => (tls_hint(&e.to_string()), false),
+            // A resolver has tried for long before it says so.
+            _ if e.to_string().contains("failed to lookup address") => (e.to_string(), false),
             _ => (e.to_string(), true),
         },
+        // Each try costs the whole wait, and somebody waits for it.
+        ureq::Error::Timeout(what @ (ureq::Timeout::Connect | ureq::Timeout::Resolve)) => (
+            format!("no answer ({what:?} timeout): check the address, the network and the proxy"),
+            false,
+        ),
         ureq::Error::Timeout(what) => (format!("timeout ({what:?})"), true),
         ureq::Error::HostNotFound => ("no such host".to_owned(), false),
         ureq::Error::Rustls(e) => (tls_hint(&e.to_string()), false),

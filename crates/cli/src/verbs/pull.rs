@@ -140,7 +140,17 @@ pub(crate) fn create(
             if !policy.quiet {
                 context::note(&format!("Unable to find image '{}' locally", reference.familiar()));
             }
-            fetch()?;
+            fetch().map_err(|fetching| {
+                // It is here for another platform: that is what there is to say.
+                if engine.has_image(&image, None).is_ok_and(|has| has) {
+                    let error = engine::Error::new(
+                        error.kind,
+                        format!("{error}; it could not be fetched for that one: {fetching}"),
+                    );
+                    return failed(context, error).into();
+                }
+                fetching
+            })?;
             Ok(engine.create(request).map_err(|e| failed(context, e))?)
         }
         _ => Err(failed(context, error).into()),

@@ -1,0 +1,365 @@
+//! Against the real registry, and other programs.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::server::{Registry, Setup};
+use crate::world::{World, have, list, noise, sha256, tar_of, text, until};
+
+fn three_layers() -> Vec<Vec<u8>> {
+    (0..3u64)
+        .map(|i| {
+            let name = format!("file{i}");
+            let content = noise(i, 300_000);
+            tar_of(&[(&name, &content), ("text", &b"the same words again ".repeat(1000))])
+        })
+        .collect()
+}
+
+fn skopeo(args: &[&str]) -> String {
+    let out = Command::new("skopeo").arg("--insecure-policy").args(args).output().unwrap();
+    assert!(out.status.success(), "skopeo {args:?}: {}", text(&out.stderr));
+    text(&out.stdout)
+}
+
+fn digest_in(out: &str) -> String {
+    let at = out.find("sha256:").unwrap();
+    out[at..at + 71].to_owned()
+}
+
+#[test]
+fn what_is_pushed_is_pulled_with_the_same_digests() {
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    w.image("app", &three_layers());
+    let (name, id) = (r.name("team/app:v1"), w.ok(&["images", "-q", "--no-trunc", "app"]));
+    w.ok(&["tag", "app", &name]);
+    let out = w.ok(&["push", &name]);
+    assert!(out.starts_with(&format!("The push refers to repository [{}]", r.name("team/app"))));
+    assert_eq!(out.matches(": Pushed").count(), 3, "{out}");
+    let digest = digest_in(out.lines().last().unwrap());
+    // Again: everything is there.
+    let again = w.ok(&["push", &name]);
+    assert_eq!(again.matches(": Layer already exists").count(), 3, "{again}");
+    assert!(again.contains(&digest));
+    // To another repository: mounted, not sent.
+    let other = r.name("other/app:v2");
+    w.ok(&["tag", "app", &other]);
+    let out = w.ok(&["push", &other]);
+    assert_eq!(out.matches(": Mounted from team/app").count(), 3, "{out}");
+    assert!(out.contains(&digest), "the same manifest");
+    // In another engine.
+    let out = w.ok_in("two", &["pull", &name]);
+    assert!(out.contains(&format!("Digest: {digest}")), "{out}");
+    assert!(out.contains(&format!("Status: Downloaded newer image for {name}")), "{out}");
+    assert_eq!(out.matches(": Pull complete").count(), 3, "{out}");
+    assert_eq!(out.lines().last(), Some(name.as_str()));
+    assert_eq!(w.ok_in("two", &["images", "-q", "--no-trunc"]), id);
+    w.layers_are_whole("two");
+    let out = w.ok_in("two", &["pull", &name]);
+    assert!(out.contains(&format!("Status: Image is up to date for {name}")), "{out}");
+    assert_eq!(out.matches(": Already exists").count(), 3);
+    // By digest; quiet; and what was pulled pushes with the digest it had.
+    let by_digest = format!("{}@{digest}", r.name("team/app"));
+    assert_eq!(w.ok_in("three", &["pull", "-q", &by_digest]), by_digest);
+    let shown = w.ok_in("three", &["images", "--digests", "--format", "{{.Digest}}"]);
+    assert_eq!(shown, digest);
+    let third = r.name("third/app");
+    w.ok_in("three", &["tag", &by_digest, &third]);
+    assert!(w.ok_in("three", &["push", &third]).contains(&digest));
+    // All tags.
+    w.ok(&["tag", "app", &r.name("team/app:v2")]);
+    w.ok(&["push", "-a", &r.name("team/app")]);
+    let out = w.ok_in("four", &["pull", "-a", &r.name("team/app")]);
+    assert!(out.contains("v1: Pulling from team/app") && out.contains("v2: Pulling"), "{out}");
+    let tags = w.ok_in("four", &["images", "--format", "{{.Tag}}"]);
+    assert_eq!(tags.lines().count(), 2, "{tags}");
+    // What is not there.
+    let error = w.fails(&["pull", &r.name("team/app:none")]);
+    assert!(error.contains("manifest for") && error.contains("not found"), "{error}");
+    assert!(w.fails(&["push", &r.name("team/none")]).contains("does not exist"));
+    assert!(w.fails(&["push", &by_digest]).contains("cannot push a digest reference"));
+}
+
+#[test]
+fn skopeo_and_we_see_the_same() {
+    if !have("skopeo") {
+        return;
+    }
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    w.image("app", &three_layers());
+    let name = r.name("app:one");
+    w.ok(&["tag", "app", &name]);
+    let digest = digest_in(w.ok(&["push", &name]).lines().last().unwrap());
+    let ours = format!("docker://{name}");
+    let seen = skopeo(&["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &ours]);
+    assert_eq!(seen, digest);
+    // It reads and checks what we saved, and compresses it in two ways that are not ours.
+    let tar = w.path("saved.tar");
+    w.ok(&["save", "-o", tar.to_str().unwrap(), "app"]);
+    let archive = format!("docker-archive:{}", tar.display());
+    for tag in ["zstd", "gzip"] {
+        let target = format!("docker://{}", r.name(&format!("app:{tag}")));
+        let mut args = vec!["copy", "-q", "-f", "oci", "--dest-tls-verify=false"];
+        args.extend(["--dest-compress-format", tag, &archive, &target]);
+        skopeo(&args);
+        let theirs = r.name(&format!("app:{tag}"));
+        let out = w.ok_in(tag, &["pull", &theirs]);
+        let digest = skopeo(&["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &target]);
+        assert!(out.contains(&format!("Digest: {digest}")), "{out}");
+        let layers = |data: &str, name: &str| {
+            w.ok_in(data, &["image", "inspect", "-f", "{{json .RootFS.Layers}}", name])
+        };
+        assert_eq!(layers(tag, &theirs), layers("data", "app"));
+        w.layers_are_whole(tag);
+        // Layers that are here under another compression are not fetched again.
+        let out = w.ok(&["pull", &theirs]);
+        assert_eq!(out.matches(": Already exists").count(), 3, "{out}");
+        // Unchanged, it pushes under the digest it was pulled with.
+        let other = r.name(&format!("again:{tag}"));
+        w.ok_in(tag, &["tag", &theirs, &other]);
+        assert!(w.ok_in(tag, &["push", &other]).contains(&digest));
+    }
+    // What we pushed, it reads and checks, and copies with the same digest.
+    let layout = format!("oci:{}:x", w.path("copied").display());
+    skopeo(&["copy", "-q", "--preserve-digests", "--src-tls-verify=false", &ours, &layout]);
+}
+
+/// Writes an OCI layout with an index of several platforms, and puts it into the registry.
+fn multi_platform(w: &World, r: &Registry, name: &str) -> String {
+    let layout = w.path("layout");
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    let blob = |bytes: &[u8]| {
+        let digest = sha256(bytes);
+        let path = layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+        fs::write(path, bytes).unwrap();
+        (digest, bytes.len())
+    };
+    let mut entries = Vec::new();
+    for (architecture, variant) in [("amd64", None), ("arm64", Some("v8")), ("s390x", None)] {
+        let layer = tar_of(&[("arch", architecture.as_bytes())]);
+        let config = crate::world::config(architecture, std::slice::from_ref(&layer));
+        let (layer, layer_size) = blob(&layer);
+        let (config, config_size) = blob(&config);
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_size},
+            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": layer_size}],
+        });
+        let (digest, size) = blob(manifest.to_string().as_bytes());
+        let mut platform = serde_json::json!({"os": "linux", "architecture": architecture});
+        if let Some(variant) = variant {
+            platform["variant"] = variant.into();
+        }
+        entries.push(serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest, "size": size, "platform": platform,
+        }));
+    }
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries,
+    });
+    let (digest, size) = blob(index.to_string().as_bytes());
+    let top = serde_json::json!({"schemaVersion": 2, "manifests": [{
+        "mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest, "size": size,
+        "annotations": {"org.opencontainers.image.ref.name": "all"},
+    }]});
+    fs::write(layout.join("index.json"), top.to_string()).unwrap();
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let target = format!("docker://{}", r.name(name));
+    let source = format!("oci:{}:all", layout.display());
+    skopeo(&[
+        "copy",
+        "-q",
+        "--all",
+        "--preserve-digests",
+        "--dest-tls-verify=false",
+        &source,
+        &target,
+    ]);
+    digest
+}
+
+#[test]
+fn platforms_are_chosen_and_kept_whole() {
+    if !have("skopeo") {
+        return;
+    }
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    let digest = multi_platform(&w, &r, "multi:1");
+    let name = r.name("multi:1");
+    let architecture =
+        |data: &str| w.ok_in(data, &["image", "inspect", "-f", "{{.Architecture}}", &name]);
+    let out = w.ok_in("own", &["pull", &name]);
+    assert!(out.contains(&format!("Digest: {digest}")), "{out}");
+    assert_eq!(architecture("own"), if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+    w.ok_in("s390x", &["pull", "--platform", "linux/s390x", &name]);
+    assert_eq!(architecture("s390x"), "s390x");
+    let error = w.fails(&["pull", "--platform", "linux/mips", &name]);
+    assert!(error.contains("no matching manifest for linux/mips"), "{error}");
+    assert!(error.contains("linux/arm64/v8"), "it says what there is: {error}");
+    // All of them, and pushed again as one, with the same digest.
+    w.ok_in("all", &["pull", "--all-platforms", &name]);
+    assert_eq!(w.ok_in("all", &["images", "-aq", "--no-trunc"]).lines().count(), 3);
+    w.ok_in("all", &["image", "prune", "-f"]);
+    assert_eq!(w.ok_in("all", &["images", "-aq", "--no-trunc"]).lines().count(), 3, "kept");
+    let out = w.ok_in("all", &["push", &name]);
+    assert!(out.contains(&format!("1: digest: {digest}")), "{out}");
+    // What can be seen from afar.
+    let list = w.ok(&["manifest", "inspect", &name]);
+    assert!(list.contains("\"s390x\"") && list.contains("image.index.v1+json"), "{list}");
+    let all: serde_json::Value =
+        serde_json::from_str(&w.ok(&["manifest", "inspect", "-v", &name])).unwrap();
+    assert_eq!(all.as_array().unwrap().len(), 3);
+    assert!(all[0]["OCIManifest"]["layers"].is_array());
+    let seen = w.ok(&[
+        "image",
+        "inspect",
+        "--remote",
+        "--platform",
+        "arm64",
+        "-f",
+        "{{.Architecture}}",
+        &name,
+    ]);
+    assert_eq!(seen, "arm64");
+    assert_eq!(w.ok(&["images", "-aq"]), "", "nothing was fetched for that");
+}
+
+#[test]
+fn missing_images_are_fetched_for_a_container() {
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    w.image("app", &three_layers());
+    let name = r.name("app:1");
+    w.ok(&["tag", "app", &name]);
+    w.ok(&["push", "-q", &name]);
+    let out = w.command_in("two", &["create", "--name", "one", &name]).output().unwrap();
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let said = text(&out.stderr);
+    assert!(said.starts_with(&format!("Unable to find image '{name}' locally")), "{said}");
+    assert!(said.contains("Pull complete"), "{said}");
+    assert_eq!(text(&out.stdout).len(), 64, "only the id: {}", text(&out.stdout));
+    // It is here now; asked for always, it is asked for.
+    let out = w.command_in("two", &["create", &name]).output().unwrap();
+    assert_eq!(text(&out.stderr), "");
+    let out = w.command_in("two", &["create", "--pull", "always", &name]).output().unwrap();
+    assert!(text(&out.stderr).contains("Image is up to date"), "{}", text(&out.stderr));
+    let out = w.command_in("two", &["create", "--pull", "always", "-q", &name]).output().unwrap();
+    assert_eq!(text(&out.stderr), "");
+    let out = w.command_in("three", &["create", "--pull", "never", &name]).output().unwrap();
+    assert_eq!(out.status.code(), Some(125));
+    assert!(text(&out.stderr).contains("No such image"), "{}", text(&out.stderr));
+    let ids = w.ok_in("two", &["ps", "-aq"]);
+    for id in ids.lines() {
+        w.ok_in("two", &["rm", id]);
+    }
+}
+
+#[test]
+fn certificates_are_checked() {
+    let w = World::new();
+    let setup = Setup { tls: true, client_certificates: true, ..Setup::default() };
+    let r = Registry::start(&w.dir, &setup);
+    w.image("app", &three_layers());
+    let name = r.name("app:1");
+    w.ok(&["tag", "app", &name]);
+    // Loopback is trusted as in Docker, but this one wants to know who we are.
+    let error = w.fails(&["push", &name]);
+    assert!(!error.contains("404"), "{error}");
+    r.trust(&w.path("certs.d"), true);
+    w.ok(&["push", &name]);
+    w.ok_in("two", &["pull", &name]);
+    // A key that is missing is named.
+    fs::remove_file(w.path("certs.d").join(r.host()).join("client.key")).unwrap();
+    assert!(w.fails(&["pull", &name]).contains("missing key client.key"));
+}
+
+#[test]
+fn mirrors_and_rewrites_lead_elsewhere() {
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    w.image("app", &three_layers());
+    let host = r.host();
+    w.configure(&format!(
+        "[[registry]]\nprefix = \"reg.example\"\nlocation = \"{host}/moved\"\nmirrors = [\"http://{host}/mirror\"]\n"
+    ));
+    w.ok(&["tag", "app", "reg.example/team/app:1"]);
+    w.ok(&["push", "reg.example/team/app:1"]);
+    assert!(r.dir.join("storage/docker/registry/v2/repositories/moved/team/app").is_dir());
+    // The mirror lacks it: the place itself is asked.
+    let out = w.ok_in("two", &["pull", "reg.example/team/app:1"]);
+    assert_eq!(out.matches(": Pull complete").count(), 3, "{out}");
+    assert_eq!(w.ok_in("two", &["images", "--format", "{{.Repository}}"]), "reg.example/team/app");
+    // The mirror has another one: it is believed.
+    w.image("other", &three_layers()[..1]);
+    let mirrored = r.name("mirror/team/app:1");
+    w.ok(&["tag", "other", &mirrored]);
+    w.ok(&["push", &mirrored]);
+    w.ok_in("three", &["pull", "reg.example/team/app:1"]);
+    let id = w.ok(&["images", "-q", "--no-trunc", "other"]);
+    assert_eq!(w.ok_in("three", &["images", "-q", "--no-trunc"]), id);
+    let error = w.fails(&["pull", "debian"]);
+    assert!(error.contains("debian is blocked"), "{error}");
+}
+
+#[test]
+fn pulls_at_once_share_and_killed_ones_go_on() {
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    let layers: Vec<Vec<u8>> =
+        (0..4u64).map(|i| tar_of(&[(&format!("big{i}"), &noise(i + 50, 8_000_000))])).collect();
+    w.image("app", &layers);
+    let name = r.name("app:1");
+    w.ok(&["tag", "app", &name]);
+    w.ok(&["push", &name]);
+    let id = w.ok(&["images", "-q", "--no-trunc", "app"]);
+    // Killed at moments that differ, then left alone.
+    let mut killed = 0;
+    for round in 0..25u64 {
+        let mut child = w
+            .command_in("two", &["pull", &name])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(round * 13 % 170));
+        if child.try_wait().unwrap().is_none() {
+            killed += 1;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        w.layers_are_whole("two");
+        let shown = w.ok_in("two", &["images", "-q", "--no-trunc"]);
+        assert!(shown.is_empty() || shown == id, "{shown}");
+        if shown == id {
+            w.ok_in("two", &["rmi", &name]);
+        }
+    }
+    assert!(killed > 3, "{killed}");
+    let mut children: Vec<_> = (0..4)
+        .map(|_| {
+            w.command_in("two", &["pull", &name])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let outs: Vec<_> = children.drain(..).map(|c| c.wait_with_output().unwrap()).collect();
+    let mut complete = 0;
+    for out in &outs {
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        complete += text(&out.stdout).matches(": Pull complete").count();
+    }
+    assert!(complete <= 4, "each layer was fetched once: {complete}");
+    assert_eq!(w.ok_in("two", &["images", "-q", "--no-trunc"]), id);
+    w.layers_are_whole("two");
+    w.ok_in("two", &["rmi", &name]);
+    w.ok_in("two", &["image", "prune", "-f"]);
+    until("an empty store", || {
+        list(&w.path("two/layers")).is_empty() && list(&w.path("two/tmp")).is_empty()
+    });
+}
