@@ -83,6 +83,7 @@ pub(crate) const VERBS: &[Entry] = &[
     Entry::of::<verbs::exec::Args>(),
     Entry::of::<verbs::export::Args>(),
     Entry::of::<verbs::history::Args>(),
+    Entry::of::<verbs::image_copy::Args>(),
     Entry::of::<verbs::image_inspect::Args>(),
     Entry::of::<verbs::image_prune::Args>(),
     Entry::of::<verbs::images::Args>(),

@@ -19,6 +19,7 @@ mod events;
 mod exec;
 pub mod foreign;
 mod health;
+mod image_copy;
 mod images;
 pub mod info;
 mod lifecycle;
@@ -55,6 +56,7 @@ pub use engine::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use exec::ExecSession;
+pub use image_copy::{CopyOptions, Place};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;
 pub use remote::{RemoteImage, RemoteManifest};

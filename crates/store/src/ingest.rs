@@ -191,7 +191,26 @@ impl Read for Resumed<'_> {
     }
 }
 
+/// A directory for work of others than this crate, gone when it is dropped.
+#[derive(Debug)]
+pub struct Scratch(crate::temporary::Temporary);
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+}
+
 impl Store {
+    /// A directory on the data root's file system.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]; those of the file system.
+    pub fn scratch(&self) -> Result<Scratch> {
+        self.temporary().map(Scratch)
+    }
+
     /// What opens the same data root in another thread.
     pub fn opener(&self) -> Opener {
         Opener { root: self.root.clone(), options: self.options }

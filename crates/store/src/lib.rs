@@ -47,7 +47,7 @@ pub use image::{HistoryEntry, ImageRecord, Removed};
 pub use import::ImportOptions;
 pub use ingest::{
     BlobSource, Hold, IncomingLayer, IngestError, IngestProgress, KnownManifest, Opener,
-    PulledImage,
+    PulledImage, Scratch,
 };
 pub use load::{LoadOptions, Loaded};
 pub use lower::{ImageFs, Lower, UnpackedDirectories};

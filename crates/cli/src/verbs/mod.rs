@@ -26,6 +26,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod history;
+pub(crate) mod image_copy;
 pub(crate) mod image_inspect;
 pub(crate) mod image_prune;
 pub(crate) mod images;

@@ -363,3 +363,77 @@ fn pulls_at_once_share_and_killed_ones_go_on() {
         list(&w.path("two/layers")).is_empty() && list(&w.path("two/tmp")).is_empty()
     });
 }
+
+#[test]
+fn images_go_by_their_last_use_and_to_a_size() {
+    let w = World::new();
+    for i in 0..4u64 {
+        w.image(&format!("i{i}"), &[tar_of(&[("x", &noise(i + 10, 3_000_000))])]);
+    }
+    let id = w.ok(&["create", "i0"]);
+    let names = || w.ok(&["images", "--format", "{{.Repository}}"]);
+    // Each costs 6 MB: its archive and its files. The one of a container stays though it came first.
+    w.ok(&["image", "prune", "-af", "--keep-storage", "15m"]);
+    let left: Vec<String> = names().lines().map(str::to_owned).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.contains(&"i0".to_owned()) && left.contains(&"i3".to_owned()), "{left:?}");
+    w.ok(&["rm", &id]);
+    w.ok(&["image", "prune", "-af", "--filter", "unused-for=1h"]);
+    assert_eq!(names().lines().count(), 2);
+    assert!(
+        w.fails(&["image", "prune", "-af", "--filter", "unused-for=x"]).contains("unused-for=x")
+    );
+    w.ok(&["image", "prune", "-af", "--filter", "unused-for=0s"]);
+    assert_eq!(names(), "");
+}
+
+#[test]
+fn copies_keep_digests_through_every_form() {
+    if !have("skopeo") {
+        return;
+    }
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    let digest = multi_platform(&w, &r, "multi:1");
+    let name = r.name("multi:1");
+    let path = |name: &str| w.path(name).to_str().unwrap().to_owned();
+    let copy = |from: &str, to: &str| w.ok(&["image", "copy", "-q", from, to]);
+    let all = |from: &str, to: &str| w.ok(&["image", "copy", "-q", "-a", from, to]);
+    // The whole index, through a layout, an archive, and into another repository.
+    let (layout, archive) =
+        (format!("oci:{}:x", path("out")), format!("oci-archive:{}:y", path("out.tar")));
+    assert_eq!(all(&name, &layout), digest);
+    assert_eq!(all(&layout, &archive), digest);
+    let back = r.name("back:1");
+    assert_eq!(all(&archive, &back), digest);
+    let seen = skopeo(&["inspect", "--tls-verify=false", "--raw", &format!("docker://{back}")]);
+    assert_eq!(sha256(seen.as_bytes()), digest);
+    // Within the registry nothing is sent.
+    let out = w.ok(&["image", "copy", "-a", &name, &r.name("elsewhere:1")]);
+    assert_eq!(out.matches("Mounted from multi").count(), 6, "{out}");
+    // One platform.
+    let one = w.ok(&["image", "copy", "-q", "--platform", "s390x", &name, &r.name("one:1")]);
+    assert_ne!(one, digest);
+    w.ok(&["pull", "-q", "--platform", "s390x", &r.name("one:1")]);
+    assert_eq!(w.ok(&["image", "inspect", "-f", "{{.Architecture}}", &r.name("one:1")]), "s390x");
+    // An archive for `docker load`, read by us and by skopeo; and one that `save` wrote.
+    let docker = format!("docker-archive:{}:got/it:2", path("docker.tar"));
+    copy(&name, &docker);
+    assert!(w.ok(&["load", "-i", &path("docker.tar")]).contains("Loaded image: got/it:2"));
+    skopeo(&["inspect", &format!("docker-archive:{}", path("docker.tar"))]);
+    w.image("old", &three_layers());
+    let old = format!("docker-archive:{}", path("image.tar"));
+    copy(&old, &r.name("old:1"));
+    let id = w.ok(&["images", "-q", "--no-trunc", "old"]);
+    w.ok_in("two", &["pull", "-q", &r.name("old:1")]);
+    assert_eq!(w.ok_in("two", &["images", "-q", "--no-trunc"]), id);
+    // A layout that was changed is found out.
+    let layer = list(&w.path("out/blobs/sha256")).pop().unwrap();
+    fs::write(w.path("out/blobs/sha256").join(&layer), b"other").unwrap();
+    let error = w.fails(&["image", "copy", "-a", &layout, &r.name("broken:1")]);
+    assert!(
+        error.contains("digest") || error.contains("DIGEST") || error.contains("invalid"),
+        "{error}"
+    );
+    assert_eq!(list(&w.path("data/tmp")), Vec::<String>::new());
+}
