@@ -85,7 +85,7 @@ enum From<'c> {
 
 /// A place to write to.
 enum To<'c> {
-    Registry(Repository<'c>, Reference),
+    Registry(Box<Repository<'c>>),
     Layout(PathBuf),
 }
 
@@ -158,7 +158,7 @@ impl To<'_> {
         meter: &mut Meter<'_>,
     ) -> Result<String> {
         match self {
-            Self::Registry(repository, _) => {
+            Self::Registry(repository) => {
                 let mut source = Source { from, blob, meter };
                 Ok(match repository.upload(blob, mounts, &mut source)? {
                     Uploaded::Existed => "Already exists".to_owned(),
@@ -197,7 +197,7 @@ impl To<'_> {
     /// Takes a manifest or an index that is not the top.
     fn document(&self, document: &Document) -> Result<()> {
         match self {
-            Self::Registry(repository, _) => {
+            Self::Registry(repository) => {
                 Ok(repository.put_document(&document.digest.to_string(), document)?)
             }
             Self::Layout(root) => write_whole(&blob_path(root, &document.digest), &document.raw),
@@ -467,7 +467,7 @@ impl Engine {
         let target = match to {
             Place::Registry(reference) => {
                 let repository = client.repository(reference, Access::Push)?;
-                To::Registry(repository, reference.clone())
+                To::Registry(Box::new(repository))
             }
             Place::Layout(root, _) => To::Layout(root.clone()),
             _ => To::Layout(target_scratch.path().to_owned()),
@@ -494,7 +494,7 @@ impl Engine {
         self.copy_tree(client, &source, &target, &top, 0, &mut seen, progress)?;
         let name = |given: &Option<String>| given.clone();
         match (to, &target) {
-            (Place::Registry(reference), To::Registry(repository, _)) => {
+            (Place::Registry(reference), To::Registry(repository)) => {
                 let tag = match reference.digest() {
                     Some(digest) if digest == top.digest => digest.to_string(),
                     Some(digest) => {
@@ -574,8 +574,8 @@ impl Engine {
             }
         }
         let mounts: Vec<String> = match (source, target) {
-            (From::Registry(from), To::Registry(_, to))
-                if from.reference().domain() == to.domain() =>
+            (From::Registry(from), To::Registry(to))
+                if from.reference().domain() == to.reference().domain() =>
             {
                 vec![from.reference().path().to_owned()]
             }

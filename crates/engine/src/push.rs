@@ -171,10 +171,9 @@ impl Engine {
                 .zip(blobs)
                 .map(|(diff_id, blob)| Wanted { diff_id: *diff_id, known: Some(blob) })
                 .collect();
-            match self.push_layers(client, repository, &wanted, progress)? {
-                Ok(layers) => return self.finish(repository, image, manifest, &layers),
-                // Somebody else compressed it in a way of his own, and nobody has that blob here.
-                Err(Unknown) => {}
+            // If not, somebody else compressed it in a way of his own, and the registry has not that blob.
+            if let Ok(layers) = self.push_layers(client, repository, &wanted, progress)? {
+                return self.finish(repository, image, manifest, &layers);
             }
         }
         let wanted: Vec<Wanted> =

@@ -67,19 +67,20 @@ impl Verb for Args {
         let key = ::registry::server_key(server);
         let client = registries::client(context, false)?;
         let file = registries::docker_config()?;
-        if self.username.is_none() && self.password.is_none() {
-            if let Some(known) = file.get(&key)? {
-                context::println("Authenticating with existing credentials...")?;
-                match client.login(server, &known) {
-                    Ok(_) => {
-                        context::println("\nLogin Succeeded")?;
-                        return Ok(0);
-                    }
-                    Err(e) if e.is_refused() => {
-                        context::note(&format!("Login did not succeed, error: {e}"))
-                    }
-                    Err(e) => return Err(failed(context, e)),
+        if self.username.is_none()
+            && self.password.is_none()
+            && let Some(known) = file.get(&key)?
+        {
+            context::println("Authenticating with existing credentials...")?;
+            match client.login(server, &known) {
+                Ok(_) => {
+                    context::println("\nLogin Succeeded")?;
+                    return Ok(0);
                 }
+                Err(e) if e.is_refused() => {
+                    context::note(&format!("Login did not succeed, error: {e}"));
+                }
+                Err(e) => return Err(failed(context, e)),
             }
         }
         let credential = Credential::Password {

@@ -3,6 +3,7 @@
 //!
 //! Everything is on loopback, each test with its own port, folders and processes.
 
+#![allow(clippy::print_stderr, reason = "skipped tests say so")]
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod bad;
