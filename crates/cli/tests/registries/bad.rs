@@ -348,3 +348,77 @@ fn layers_that_are_no_archives_are_refused() {
     assert!(error.contains("tar"), "{error}");
     c.w.nothing_visible();
 }
+
+#[test]
+fn uploads_go_on_at_the_byte() {
+    let received: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
+    let uploads: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let (kept, going) = (Arc::clone(&received), Arc::clone(&uploads));
+    let port = serve(move |request| {
+        let mut going = going.lock().unwrap();
+        let at = request
+            .path
+            .strip_prefix("/v2/app/blobs/uploads/")
+            .and_then(|p| p.split('?').next()?.parse::<usize>().ok());
+        let range =
+            |at: usize, going: &[Vec<u8>]| format!("0-{}", going[at].len().saturating_sub(1));
+        match (request.method.as_str(), at) {
+            ("POST", None) => {
+                going.push(Vec::new());
+                let location = format!("/v2/app/blobs/uploads/{}", going.len() - 1);
+                answer("202 Accepted", &[("Location", &location)], b"")
+            }
+            ("PATCH", Some(at)) => {
+                let begins =
+                    request.header("content-range").and_then(|r| r.split('-').next()?.parse().ok());
+                if begins.unwrap_or(0) != going[at].len() {
+                    return answer("416 Range Not Satisfiable", &[], b"");
+                }
+                going[at].extend_from_slice(&request.body);
+                answer(
+                    "202 Accepted",
+                    &[("Location", &request.path), ("Range", &range(at, &going))],
+                    b"",
+                )
+            }
+            ("GET", Some(at)) => answer("204 No Content", &[("Range", &range(at, &going))], b""),
+            ("PUT", Some(at)) => {
+                let bytes = std::mem::take(&mut going[at]);
+                let digest = sha256(&bytes);
+                if !request.path.contains(&digest.replace(':', "%3A")) {
+                    return answer(
+                        "400 Bad Request",
+                        &[],
+                        br#"{"errors":[{"code":"DIGEST_INVALID"}]}"#,
+                    );
+                }
+                kept.lock().unwrap().insert(digest, bytes);
+                answer("201 Created", &[], b"")
+            }
+            ("PUT", None) => {
+                kept.lock().unwrap().insert(request.path.clone(), request.body.clone());
+                answer("201 Created", &[], b"")
+            }
+            ("GET", None) if request.path == "/v2/" => answer("200 OK", &[], b"{}"),
+            _ => answer("404 Not Found", &[], b""),
+        }
+    });
+    let (through, sent) = crate::server::cutting_proxy(port, 1_000_000, 3);
+    let w = World::new();
+    w.configure(&format!(
+        "[[registry]]\nprefix = \"localhost:{through}\"\nlocation = \"http://localhost:{through}\"\n"
+    ));
+    w.image("app", &[tar_of(&[("x", &noise(5, 4_000_000))])]);
+    let name = format!("localhost:{through}/app:1");
+    w.ok(&["tag", "app", &name]);
+    w.ok(&["push", &name]);
+    // Begun anew each time it would be seven million bytes.
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent < 5_000_000, "{sent}");
+    assert_eq!(uploads.lock().unwrap().len(), 2, "one for the layer, one for the configuration");
+    let received = received.lock().unwrap();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&received["/v2/app/manifests/1"]).unwrap();
+    let layer = manifest["layers"][0]["digest"].as_str().unwrap();
+    assert_eq!(received[layer].len() as u64, manifest["layers"][0]["size"].as_u64().unwrap());
+}

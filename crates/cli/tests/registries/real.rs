@@ -437,3 +437,70 @@ fn copies_keep_digests_through_every_form() {
     );
     assert_eq!(list(&w.path("data/tmp")), Vec::<String>::new());
 }
+
+#[test]
+fn uploads_survive_cuts_and_go_in_chunks() {
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    w.image("app", &[tar_of(&[("x", &noise(5, 4_000_000))])]);
+    let id = w.ok(&["images", "-q", "--no-trunc", "app"]);
+    // This registry forgets an upload that broke off: it is begun anew.
+    let (through, _) = crate::server::cutting_proxy(r.port, 1_000_000, 3);
+    let name = format!("localhost:{through}/cut/app:1");
+    w.ok(&["tag", "app", &name]);
+    let out = w.ok(&["push", &name]);
+    assert!(out.contains(": Pushed"), "{out}");
+    w.ok_in("two", &["pull", "-q", &r.name("cut/app:1")]);
+    assert_eq!(w.ok_in("two", &["images", "-q", "--no-trunc"]), id);
+    w.configure("chunk-size = 300000\n");
+    let name = r.name("chunks/app:1");
+    w.ok(&["tag", "app", &name]);
+    w.ok(&["push", &name]);
+    w.ok_in("three", &["pull", "-q", &name]);
+    assert_eq!(w.ok_in("three", &["images", "-q", "--no-trunc"]), id);
+    w.layers_are_whole("three");
+}
+
+#[test]
+fn buildah_and_we_see_the_same() {
+    if !have("buildah") {
+        return;
+    }
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    w.image("app", &three_layers());
+    let name = r.name("app:one");
+    w.ok(&["tag", "app", &name]);
+    let digest = digest_in(w.ok(&["push", &name]).lines().last().unwrap());
+    let policy = w.path("policy.json");
+    fs::write(&policy, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).unwrap();
+    let storage = w.path("buildah");
+    let buildah = |args: &[&str]| {
+        let out = Command::new("buildah")
+            .args(["--storage-driver", "vfs", "--root"])
+            .arg(storage.join("root"))
+            .arg("--runroot")
+            .arg(storage.join("run"))
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "buildah {args:?}: {}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    let policy = policy.to_str().unwrap();
+    let docker = |name: &str| format!("docker://{name}");
+    buildah(&["pull", "--tls-verify=false", "--signature-policy", policy, &docker(&name)]);
+    let seen = buildah(&["images", "--format", "{{.Digest}}"]);
+    assert_eq!(seen, digest);
+    let again = r.name("again:one");
+    buildah(&["push", "--tls-verify=false", "--signature-policy", policy, &name, &docker(&again)]);
+    w.ok_in("two", &["pull", "-q", &again]);
+    let layers = |data: &str, name: &str| {
+        w.ok_in(data, &["image", "inspect", "-f", "{{.Id}} {{json .RootFS.Layers}}", name])
+    };
+    assert_eq!(layers("two", &again), layers("data", "app"));
+    // What we save, it reads.
+    let tar = w.path("saved.tar");
+    w.ok(&["save", "--format", "oci", "-o", tar.to_str().unwrap(), "app"]);
+    buildah(&["pull", "--signature-policy", policy, &format!("oci-archive:{}", tar.display())]);
+}

@@ -1,10 +1,11 @@
 //! The real registry, and a token server for it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -205,7 +206,7 @@ pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    closes: bool,
+    pub(crate) closes: bool,
 }
 
 impl Request {
@@ -226,10 +227,12 @@ impl Request {
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let find = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
-        let length = find("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
+        let length = find("content-length").and_then(|l| l.parse::<u64>().ok()).unwrap_or(0);
         let closes = find("connection") == Some("close");
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
+        // One that was cut off has a shorter body.
+        let mut body = Vec::new();
+        let _ = reader.take(length).read_to_end(&mut body);
+        let closes = closes || (body.len() as u64) < length;
         Some(Self { method, path, headers, body, closes })
     }
 
@@ -313,4 +316,47 @@ fn sign(dir: &Path, access: &serde_json::Value) -> String {
     let signed = format!("{}.{}", part(&header), part(&claims));
     let signature = pair.sign(&random, signed.as_bytes()).unwrap();
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// Passes connections on to a port, and cuts as many of them as `cuts` says once so many bytes went up; its
+/// port, and how many bytes went up in all.
+pub(crate) fn cutting_proxy(to: u16, after: usize, cuts: usize) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let left = Arc::new(Mutex::new(cuts));
+    let total = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&total);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let (left, count) = (Arc::clone(&left), Arc::clone(&count));
+            std::thread::spawn(move || {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { return };
+                let (mut up, mut down) = (server.try_clone().unwrap(), server);
+                let (mut from, mut back) = (client.try_clone().unwrap(), client);
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut down, &mut back);
+                    let _ = back.shutdown(std::net::Shutdown::Both);
+                });
+                let mut buffer = vec![0; 16 << 10];
+                let mut sent = 0;
+                while let Ok(n) = from.read(&mut buffer) {
+                    if n == 0 || up.write_all(&buffer[..n]).is_err() {
+                        break;
+                    }
+                    sent += n;
+                    count.fetch_add(n, Ordering::Relaxed);
+                    if sent > after {
+                        let mut left = left.lock().unwrap();
+                        if *left > 0 {
+                            *left -= 1;
+                            break;
+                        }
+                    }
+                }
+                let _ = up.shutdown(std::net::Shutdown::Both);
+                let _ = from.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    (port, total)
 }
