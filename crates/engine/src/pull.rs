@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Sender;
 
 use oci::config::ImageConfig;
 use oci::limits::MAX_JSON;
 use oci::manifest::{Descriptor, Index, Manifest, Platform, media_type};
-use oci::{ImageId, Reference};
+use oci::{Digest, ImageId, Reference};
 use registry::{Access, Client, Document, Repository};
 use store::{
     BlobSource, IncomingLayer, IngestError, IngestProgress, KnownManifest, PulledImage, Store,
@@ -178,18 +179,29 @@ impl Engine {
             }
         }
         let opener = self.store().opener();
+        let verified: Mutex<Vec<Digest>> = Mutex::default();
         parallel(
             &missing,
             client.options().config.max_downloads,
             progress,
             || Ok(opener.open()?),
-            |store: &mut Store, layer, send, stop| fetch(store, repository, layer, send, stop),
+            |store: &mut Store, layer, send, stop| {
+                if fetch(store, repository, layer, send, stop)? {
+                    match verified.lock() {
+                        Ok(mut verified) => verified.push(layer.blob),
+                        Err(poisoned) => poisoned.into_inner().push(layer.blob),
+                    }
+                }
+                Ok(())
+            },
         )?;
+        let verified = verified.into_inner().unwrap_or_default();
         let record = self.store().add_pulled(&PulledImage {
             config_raw: &image.config_raw,
             references: names,
             manifest: &known(&image.document),
             layers: &image.layers,
+            verified: &verified,
             repository: &repository.reference().repository(),
         })?;
         Ok(record.id)
@@ -379,14 +391,14 @@ pub(crate) fn explain(reference: &Reference, error: Error) -> Error {
     Error { message, ..error }
 }
 
-/// Fetches one layer.
+/// Fetches one layer; false if it had come meanwhile.
 fn fetch(
     store: &Store,
     repository: &Repository<'_>,
     layer: &IncomingLayer,
     send: &Sender<Message>,
     stop: &AtomicBool,
-) -> Result<()> {
+) -> Result<bool> {
     let id = layer.blob.short();
     let descriptor = Descriptor::new(&layer.media_type, layer.blob, layer.size);
     let meter =
@@ -398,7 +410,7 @@ fn fetch(
         IngestError::Source(error) => from_io(&format!("layer {id}"), error),
     })?;
     let _ = send.send(Message::of(&*id, if fetched { "Pull complete" } else { "Already exists" }));
-    Ok(())
+    Ok(fetched)
 }
 
 struct Source<'a> {
@@ -436,7 +448,6 @@ impl IngestProgress for Heard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci::Digest;
 
     fn index(platforms: &[&str]) -> Index {
         let manifests = platforms.iter().map(|text| {

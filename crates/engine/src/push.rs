@@ -187,7 +187,10 @@ impl Engine {
             schema_version: 2,
             media_type: Some(media_type::DOCKER_MANIFEST.to_owned()),
             config,
-            layers: layers.iter().map(|l| Descriptor::new(&l.media_type, l.blob, l.size)).collect(),
+            layers: layers
+                .iter()
+                .map(|(l, _)| Descriptor::new(&l.media_type, l.blob, l.size))
+                .collect(),
             annotations: None,
         };
         let raw = serde_json::to_vec(&manifest).map_err(|e| Error::system("manifest", e))?;
@@ -205,7 +208,7 @@ impl Engine {
         repository: &Repository<'_>,
         image: &ImageRecord,
         manifest: KnownManifest,
-        layers: &[IncomingLayer],
+        layers: &[(IncomingLayer, bool)],
     ) -> Result<Document> {
         let parsed = Manifest::parse(&manifest.raw)?;
         let mounts = self.mounts(repository.reference(), &parsed.config.digest)?;
@@ -225,8 +228,8 @@ impl Engine {
         repository: &Repository<'_>,
         wanted: &[Wanted],
         progress: &mut dyn Transfer,
-    ) -> Result<Result<Vec<IncomingLayer>, Unknown>> {
-        let done: Mutex<BTreeMap<DiffId, Option<KnownBlob>>> = Mutex::default();
+    ) -> Result<Result<Vec<(IncomingLayer, bool)>, Unknown>> {
+        let done: Mutex<BTreeMap<DiffId, Option<(KnownBlob, bool)>>> = Mutex::default();
         let lock = || match done.lock() {
             Ok(done) => done,
             Err(poisoned) => poisoned.into_inner(),
@@ -271,13 +274,16 @@ impl Engine {
         let done = lock();
         let mut layers = Vec::new();
         for layer in wanted {
-            let Some(Some(blob)) = done.get(&layer.diff_id) else { return Ok(Err(Unknown)) };
-            layers.push(IncomingLayer {
+            let Some(Some((blob, made))) = done.get(&layer.diff_id) else {
+                return Ok(Err(Unknown));
+            };
+            let blob = IncomingLayer {
                 diff_id: layer.diff_id,
                 blob: blob.blob,
                 size: blob.size,
                 media_type: blob.media_type.clone(),
-            });
+            };
+            layers.push((blob, *made));
         }
         Ok(Ok(layers))
     }
@@ -309,13 +315,14 @@ fn blobs_in(manifest: &KnownManifest, image: &ImageRecord) -> Option<Vec<KnownBl
     Some(parsed.layers.into_iter().map(blob).collect())
 }
 
-/// Sends one layer, in the form that is wanted or in our own. None if it cannot be had in that form.
+/// Sends one layer, in the form that is wanted or in our own; with whether the blob was made here. None if
+/// it cannot be had in that form.
 fn send_layer(
     store: &Store,
     repository: &Repository<'_>,
     layer: &Wanted,
     meter: &mut Meter<'_>,
-) -> Result<Option<KnownBlob>> {
+) -> Result<Option<(KnownBlob, bool)>> {
     let target = repository.reference();
     // What the registry has in this form or could take from a repository of its own.
     let candidates = match &layer.known {
@@ -335,7 +342,7 @@ fn send_layer(
             Some(_) => meter.say("Layer already exists"),
             None => continue,
         }
-        return Ok(Some(blob.clone()));
+        return Ok(Some((blob.clone(), false)));
     }
     let kind = layer.known.as_ref().map_or(DOCKER_LAYER, |known| known.media_type.as_str());
     let compression = match kind {
@@ -354,7 +361,7 @@ fn send_layer(
     let mut source = Packed { packed: &packed, meter };
     let uploaded = repository.upload(&descriptor, &[], &mut source)?;
     meter.say(if uploaded == Uploaded::Existed { "Layer already exists" } else { "Pushed" });
-    Ok(Some(blob))
+    Ok(Some((blob, true)))
 }
 
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";

@@ -117,6 +117,8 @@ pub struct PulledImage<'a> {
     pub manifest: &'a KnownManifest,
     /// Its layers, lowest first.
     pub layers: &'a [IncomingLayer],
+    /// Blobs among them that were read and checked; of the others only the manifest says what they are.
+    pub verified: &'a [Digest],
     /// `domain/path` where it came from.
     pub repository: &'a str,
 }
@@ -455,7 +457,8 @@ impl Store {
                 },
             )?;
             for layer in image.layers {
-                note_blob(tx, layer, image.repository)?;
+                let verified = image.verified.contains(&layer.blob);
+                note_blob(tx, layer, verified, image.repository)?;
                 tx.prepare_cached("DELETE FROM layer_leases WHERE diff_id = ?1")?
                     .execute([layer.diff_id.to_string()])?;
             }
@@ -557,22 +560,26 @@ impl Store {
     }
 }
 
-/// Remembers what a layer travels as, and where that is.
+/// Remembers what a layer travels as, and where that is. What nobody verified never replaces what somebody
+/// did: a manifest can say anything.
 pub(crate) fn note_blob(
     tx: &Transaction<'_>,
     layer: &IncomingLayer,
+    verified: bool,
     repository: &str,
 ) -> Result<()> {
     tx.prepare_cached(
-        "INSERT INTO layer_blobs(blob, diff_id, size, media_type) VALUES (?1, ?2, ?3, ?4) \
-         ON CONFLICT(blob) DO UPDATE SET diff_id = excluded.diff_id, size = excluded.size, \
-         media_type = excluded.media_type",
+        "INSERT INTO layer_blobs(blob, diff_id, size, media_type, verified) \
+         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT(blob) DO UPDATE SET diff_id = excluded.diff_id, \
+         size = excluded.size, media_type = excluded.media_type, verified = 1 \
+         WHERE excluded.verified = 1",
     )?
     .execute(params![
         layer.blob.to_string(),
         layer.diff_id.to_string(),
         i64::try_from(layer.size).unwrap_or(i64::MAX),
-        layer.media_type
+        layer.media_type,
+        verified
     ])?;
     tx.prepare_cached(
         "INSERT INTO blob_repositories(blob, repository, seen_ns) VALUES (?1, ?2, ?3) \

@@ -145,13 +145,14 @@ impl Store {
         Some(self.layer_info(diff_id)?.tar_size)
     }
 
-    /// What a layer travels as, as far as it is known; the last seen first.
+    /// What a layer travels as, as far as that was seen with our own eyes; the last seen first.
     ///
     /// # Errors
     /// Those of the database.
     pub fn blobs_of(&self, diff_id: &DiffId) -> Result<Vec<KnownBlob>> {
         let mut statement = self.database.connection().prepare_cached(
-            "SELECT blob, size, media_type FROM layer_blobs WHERE diff_id = ?1 ORDER BY \
+            "SELECT blob, size, media_type FROM layer_blobs WHERE diff_id = ?1 AND verified \
+             ORDER BY \
              (SELECT max(seen_ns) FROM blob_repositories r WHERE r.blob = layer_blobs.blob) DESC",
         )?;
         let rows = statement.query_map([diff_id.to_string()], |row| {
@@ -198,7 +199,7 @@ impl Store {
         Ok(known)
     }
 
-    /// Remembers what a push has put where, and the name with a digest that the image got by it.
+    /// Remembers what a push has put where, with whether the blob was made here, and the name with a digest that the image got by it.
     ///
     /// # Errors
     /// Those of the database.
@@ -207,7 +208,7 @@ impl Store {
         image: &ImageId,
         name: &Reference,
         manifest: &KnownManifest,
-        layers: &[IncomingLayer],
+        layers: &[(IncomingLayer, bool)],
     ) -> Result<()> {
         self.writable_store()?;
         self.database.transaction(|tx| {
@@ -218,8 +219,8 @@ impl Store {
             if !known {
                 return Ok(());
             }
-            for layer in layers {
-                note_blob(tx, layer, &name.repository())?;
+            for (layer, verified) in layers {
+                note_blob(tx, layer, *verified, &name.repository())?;
             }
             note_manifest(tx, image, manifest)?;
             let digested = name.with_digest(manifest.digest);

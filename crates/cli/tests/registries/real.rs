@@ -504,3 +504,51 @@ fn buildah_and_we_see_the_same() {
     w.ok(&["save", "--format", "oci", "-o", tar.to_str().unwrap(), "app"]);
     buildah(&["pull", "--signature-policy", policy, &format!("oci-archive:{}", tar.display())]);
 }
+
+#[test]
+fn proxies_are_gone_through() {
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    w.image("app", &[tar_of(&[("x", b"y")])]);
+    let (proxy, asked) = crate::server::http_proxy(r.port);
+    w.configure("[[registry]]\nprefix = \"reg.example\"\nlocation = \"http://reg.example\"\n");
+    w.ok(&["tag", "app", "reg.example/app:1"]);
+    let through = |args: &[&str]| {
+        let mut command = w.command(args);
+        command.env("http_proxy", format!("http://127.0.0.1:{proxy}")).output().unwrap()
+    };
+    let out = through(&["push", "reg.example/app:1"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(asked.lock().unwrap().iter().all(|line| line.contains("reg.example")));
+    assert!(!asked.lock().unwrap().is_empty());
+    asked.lock().unwrap().clear();
+    // Not for this machine.
+    assert!(through(&["pull", &r.name("app:1")]).status.success());
+    assert!(asked.lock().unwrap().is_empty());
+}
+
+#[test]
+fn registries_are_searched() {
+    let w = World::new();
+    let port = crate::server::serve(|request| {
+        if request.path != "/v1/search?n=25&q=some%20thing" {
+            return crate::server::answer("404 Not Found", &[], b"");
+        }
+        let found = r#"{"results":[{"name":"a/thing","description":"A thing that is described at a length that no table has room for","star_count":7,"is_official":true},{"name":"b","star_count":1}]}"#;
+        crate::server::answer("200 OK", &[], found.as_bytes())
+    });
+    let term = format!("localhost:{port}/some thing");
+    let out = w.ok(&["search", &term]);
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(
+        lines[0].starts_with("NAME      DESCRIPTION") && lines[0].ends_with("STARS     OFFICIAL")
+    );
+    assert!(
+        lines[1].starts_with("a/thing   A thing that is described") && lines[1].ends_with("[OK]")
+    );
+    assert!(lines[1].contains('…') && lines.len() == 3, "{out}");
+    let names = w.ok(&["search", "--format", "{{.Name}} {{.StarCount}}", "-f", "stars=2", &term]);
+    assert_eq!(names, "a/thing 7");
+    let error = w.fails(&["search", &format!("localhost:{port}/else")]);
+    assert!(error.contains("only Docker Hub"), "{error}");
+}

@@ -360,3 +360,44 @@ pub(crate) fn cutting_proxy(to: u16, after: usize, cuts: usize) -> (u16, Arc<Ato
     });
     (port, total)
 }
+
+/// An HTTP proxy that leads every connection to one port; its port, and what it was asked for.
+pub(crate) fn http_proxy(to: u16) -> (u16, Asked) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Asked::default();
+    let seen = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let seen = Arc::clone(&seen);
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut from = client.try_clone().unwrap();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") {
+                    if !matches!(from.read(&mut byte), Ok(1)) {
+                        return;
+                    }
+                    head.push(byte[0]);
+                }
+                let text = String::from_utf8_lossy(&head).into_owned();
+                seen.lock().unwrap().push(text.lines().next().unwrap_or_default().to_owned());
+                let mut server = TcpStream::connect(("127.0.0.1", to)).unwrap();
+                let mut back = client;
+                if text.starts_with("CONNECT ") {
+                    back.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                } else {
+                    server.write_all(&head).unwrap();
+                }
+                let mut up = server.try_clone().unwrap();
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut server, &mut back);
+                    let _ = back.shutdown(std::net::Shutdown::Both);
+                });
+                let _ = std::io::copy(&mut from, &mut up);
+                let _ = up.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    (port, asked)
+}

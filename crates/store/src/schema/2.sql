@@ -3,7 +3,8 @@ CREATE TABLE layer_blobs(
     blob       TEXT PRIMARY KEY,    -- digest of the layer as it travels
     diff_id    TEXT NOT NULL REFERENCES layers(diff_id) ON DELETE CASCADE,
     size       INTEGER NOT NULL,    -- bytes of it
-    media_type TEXT NOT NULL
+    media_type TEXT NOT NULL,
+    verified   INTEGER NOT NULL     -- 1: we saw that it is that layer; 0: a manifest says so
 ) WITHOUT ROWID;
 CREATE INDEX layer_blobs_by_layer ON layer_blobs(diff_id);
 
