@@ -104,6 +104,9 @@ pub(crate) struct Metered<'m, 'a, R> {
 impl<R: Read> Read for Metered<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
+        if n == 0 {
+            return Ok(0);
+        }
         self.meter.at(self.meter.done.saturating_add(n as u64))?;
         Ok(n)
     }
