@@ -241,9 +241,8 @@ fn group_or_unknown(context: &Context, words: &[&str]) -> Outcome {
 /// Why a verb of Docker's is not here; `None` for what is no verb of Docker's.
 fn not_here(first: &str, second: Option<&str>) -> Option<&'static str> {
     match (first, second) {
-        ("pull" | "push" | "search" | "login" | "logout" | "manifest", _)
-        | ("image", Some("pull" | "push")) => {
-            Some("registries are not known to this version; use load or import")
+        ("manifest", Some("create" | "annotate" | "push" | "rm")) => {
+            Some("manifest lists are not made by this version; manifest inspect shows them")
         }
         ("build" | "builder" | "buildx", _) | ("image", Some("build")) => {
             Some("images are not built by this version; use commit or import")

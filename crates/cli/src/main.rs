@@ -21,6 +21,7 @@ mod helpers;
 mod init;
 mod oci;
 mod output;
+mod registries;
 mod registry;
 mod stream;
 mod values;

@@ -57,13 +57,16 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("config", "Look at the settings"),
     ("container", "Manage containers"),
     ("image", "Manage images"),
+    ("manifest", "Look at manifests in registries"),
     ("storage", "Manage how images are kept"),
     ("system", "Manage the engine"),
     ("volume", "Manage volumes"),
 ];
 
 /// Verbs shown first in the help.
-pub(crate) const COMMON: &[&str] = &["run", "exec", "ps", "images", "version", "info"];
+pub(crate) const COMMON: &[&str] = &[
+    "run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info",
+];
 
 /// Every verb.
 pub(crate) const VERBS: &[Entry] = &[
@@ -81,6 +84,7 @@ pub(crate) const VERBS: &[Entry] = &[
     Entry::of::<verbs::exec::Args>(),
     Entry::of::<verbs::export::Args>(),
     Entry::of::<verbs::history::Args>(),
+    Entry::of::<verbs::image_copy::Args>(),
     Entry::of::<verbs::image_inspect::Args>(),
     Entry::of::<verbs::image_prune::Args>(),
     Entry::of::<verbs::images::Args>(),
@@ -89,17 +93,23 @@ pub(crate) const VERBS: &[Entry] = &[
     Entry::of::<verbs::inspect::Args>(),
     Entry::of::<verbs::kill::Args>(),
     Entry::of::<verbs::load::Args>(),
+    Entry::of::<verbs::login::Args>(),
+    Entry::of::<verbs::logout::Args>(),
     Entry::of::<verbs::logs::Args>(),
     Entry::of::<verbs::man::Args>(),
+    Entry::of::<verbs::manifest_inspect::Args>(),
     Entry::of::<verbs::pause::Args>(),
     Entry::of::<verbs::port::Args>(),
     Entry::of::<verbs::ps::Args>(),
+    Entry::of::<verbs::pull::Args>(),
+    Entry::of::<verbs::push::Args>(),
     Entry::of::<verbs::rename::Args>(),
     Entry::of::<verbs::restart::Args>(),
     Entry::of::<verbs::rm::Args>(),
     Entry::of::<verbs::rmi::Args>(),
     Entry::of::<verbs::run::Args>(),
     Entry::of::<verbs::save::Args>(),
+    Entry::of::<verbs::search::Args>(),
     Entry::of::<verbs::start::Args>(),
     Entry::of::<verbs::stats::Args>(),
     Entry::of::<verbs::stop::Args>(),

@@ -134,6 +134,9 @@ impl Engine {
             };
             let inserted = self.store().db().transaction(|tx| {
                 record::insert(tx, record)?;
+                if let Some(image) = &record.image_id {
+                    store::Store::note_use(tx, image)?;
+                }
                 events::note_container(tx, clock::now(), "create", record, &[])
             });
             match inserted {
@@ -285,7 +288,7 @@ fn check_rootfs(path: &str) -> Result<()> {
     }
 }
 
-fn check_platform(name: &str, config: &ImageConfig, platform: &str) -> Result<()> {
+pub(crate) fn check_platform(name: &str, config: &ImageConfig, platform: &str) -> Result<()> {
     let mut parts = platform.split('/');
     let (os, arch, variant) = (parts.next().unwrap_or(""), parts.next(), parts.next());
     let arch = arch.map(|a| match a {

@@ -105,6 +105,19 @@ impl From<oci::Error> for Error {
     }
 }
 
+impl From<registry::Error> for Error {
+    fn from(e: registry::Error) -> Self {
+        use registry::Error as R;
+        let kind = match &e {
+            R::NotFound { .. } => ErrorKind::NotFound,
+            R::Unauthorized { .. } | R::Denied { .. } | R::Blocked(_) => ErrorKind::Forbidden,
+            R::Oci(_) | R::Config { .. } => ErrorKind::Invalid,
+            _ => ErrorKind::System,
+        };
+        Self { kind, message: e.to_string(), source: Some(Box::new(e)) }
+    }
+}
+
 impl From<keeper::Error> for Error {
     fn from(e: keeper::Error) -> Self {
         let kind = match &e {

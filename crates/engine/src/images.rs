@@ -1,6 +1,6 @@
 //! The verbs about images.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 
 use oci::Reference;
@@ -163,20 +163,28 @@ impl Engine {
     /// Everything about an image.
     pub fn inspect_image(&self, name: &str) -> Result<ImageInspect> {
         let image = self.store().image(name)?;
-        let config = &image.config;
-        let value = serde_json::to_value(&config.config)
-            .map_err(|e| Error::system("the image's configuration", e))?;
-        let container: Config = serde_json::from_value(value)
-            .map_err(|e| Error::system("the image's configuration", e))?;
         let mut data = BTreeMap::new();
         data.insert(
             "LowerDir".to_owned(),
             self.data_root().join("layers").to_string_lossy().into_owned(),
         );
+        Self::inspect_record(&image, Some(data))
+    }
+
+    /// What a record says, of an image here or elsewhere.
+    pub(crate) fn inspect_record(
+        image: &ImageRecord,
+        data: Option<BTreeMap<String, String>>,
+    ) -> Result<ImageInspect> {
+        let config = &image.config;
+        let value = serde_json::to_value(&config.config)
+            .map_err(|e| Error::system("the image's configuration", e))?;
+        let container: Config = serde_json::from_value(value)
+            .map_err(|e| Error::system("the image's configuration", e))?;
         Ok(ImageInspect {
             id: image.id.to_string(),
-            repo_tags: tags(&image),
-            repo_digests: digests(&image),
+            repo_tags: tags(image),
+            repo_digests: digests(image),
             parent: image.parent.map(|p| p.to_string()).unwrap_or_default(),
             comment: config.history.last().map(|h| h.comment.clone()).unwrap_or_default(),
             created: config.created.clone(),
@@ -192,7 +200,7 @@ impl Engine {
             variant: config.variant.clone(),
             os: config.os.clone(),
             size: signed(image.size),
-            graph_driver: GraphDriver { data: Some(data), name: "overlay".into() },
+            graph_driver: GraphDriver { data, name: "overlay".into() },
             root_fs: RootFs {
                 r#type: "layers".into(),
                 layers: image.layers.iter().map(ToString::to_string).collect(),
@@ -320,6 +328,51 @@ impl Engine {
         Ok(removed)
     }
 
+    /// The images that have to go for the layers to fit into so many bytes.
+    fn over_budget(&self, budget: u64) -> Result<BTreeSet<oci::ImageId>> {
+        let usage = self.store().disk_usage()?;
+        let mut users: BTreeMap<oci::DiffId, u64> = BTreeMap::new();
+        let mut total = 0u64;
+        for (id, layer) in &usage.layers {
+            users.insert(*id, layer.images.saturating_add(layer.writable_layers));
+            total = total.saturating_add(layer.unpacked).saturating_add(layer.tar);
+        }
+        let mut images = Vec::new();
+        for image in self.store().images()? {
+            images.push((self.store().last_use(&image.id)?, image));
+        }
+        images.sort_by_key(|(used, image)| (*used, image.id));
+        let mut going = BTreeSet::new();
+        for (_, image) in images {
+            if total <= budget {
+                break;
+            }
+            if self.is_used(&image.id.to_string())? {
+                continue;
+            }
+            going.insert(image.id);
+            let unique: BTreeSet<_> = image.layers.iter().collect();
+            for layer in unique {
+                let Some(count) = users.get_mut(layer) else { continue };
+                *count = count.saturating_sub(1);
+                if *count == 0
+                    && let Some(usage) = usage.layers.get(layer)
+                {
+                    total = total.saturating_sub(usage.unpacked.saturating_add(usage.tar));
+                }
+            }
+        }
+        Ok(going)
+    }
+
+    /// A container is made of the image.
+    fn is_used(&self, image: &str) -> Result<bool> {
+        Ok(self
+            .db()
+            .prepare_cached("SELECT 1 FROM containers WHERE image_id = ?1")?
+            .exists([image])?)
+    }
+
     fn note_removed(&self, removed: Vec<Removed>) -> Result<Vec<ImageDelete>> {
         let mut list = Vec::new();
         for step in removed {
@@ -337,9 +390,29 @@ impl Engine {
         Ok(list)
     }
 
-    /// Removes images that no container uses: those without a name, or `all`.
-    pub fn prune_images(&self, all: bool, filters: &Filters) -> Result<ImagesPruned> {
-        check_filters(filters, &["dangling", "until", "label", "label!"])?;
+    /// Removes images that no container uses: those without a name, or `all`. With `keep_storage` only
+    /// as many as it takes for the layers to fit into so many bytes, those first that were unused for the
+    /// longest time.
+    pub fn prune_images(
+        &self,
+        all: bool,
+        filters: &Filters,
+        keep_storage: Option<u64>,
+    ) -> Result<ImagesPruned> {
+        check_filters(filters, &["dangling", "until", "label", "label!", "unused-for"])?;
+        let now = clock::now();
+        let unused: Vec<i64> = filters
+            .get("unused-for")
+            .into_iter()
+            .flatten()
+            .map(|text| Ok(now.saturating_sub(span(text)?)))
+            .collect::<Result<_>>()?;
+        let over = match keep_storage {
+            Some(budget) => Some(self.over_budget(budget)?),
+            None => None,
+        };
+        // What interrupted pulls have left is nobody's any more.
+        self.store().forget_interrupted()?;
         let all = match filters.get("dangling").and_then(|v| v.first()).map(String::as_str) {
             Some("false" | "0") => true,
             Some("true" | "1") => false,
@@ -351,6 +424,12 @@ impl Engine {
         let mut failed = None;
         let (removed, space_reclaimed) = self.store().prune_images(all, &mut |image| {
             let created = seconds(image.config.created.as_deref()).saturating_mul(1_000_000_000);
+            let used = self.store().last_use(&image.id).unwrap_or(i64::MAX);
+            if unused.iter().any(|bound| used >= *bound)
+                || over.as_ref().is_some_and(|over| !over.contains(&image.id))
+            {
+                return true;
+            }
             match prune_matches(filters, created, &image.config.config.labels) {
                 Ok(fits) => !fits,
                 Err(e) => {
@@ -363,6 +442,8 @@ impl Engine {
             return Err(e);
         }
         let deleted = self.note_removed(removed)?;
+        let left = self.store().gc()?;
+        let space_reclaimed = space_reclaimed.saturating_add(left.reclaimed);
         if !deleted.is_empty() {
             self.note_prune("image", space_reclaimed)?;
         }
@@ -370,12 +451,30 @@ impl Engine {
         Ok(ImagesPruned { deleted, space_reclaimed })
     }
 
-    fn note_image(&self, action: &str, id: &str, name: &str) -> Result<()> {
+    pub(crate) fn note_image(&self, action: &str, id: &str, name: &str) -> Result<()> {
         let attributes = [("name".to_owned(), name.to_owned())].into();
         self.store()
             .db()
             .transaction(|tx| events::note(tx, clock::now(), "image", action, id, &attributes))
     }
+}
+
+/// A time that has passed: `90m`, `720h`, `30d`, `2w`; in nanoseconds.
+fn span(text: &str) -> Result<i64> {
+    const DAY: i64 = 86_400 * 1_000_000_000;
+    let days = |number: &str, each: i64| {
+        number.parse::<i64>().ok().filter(|n| *n >= 0).and_then(|n| n.checked_mul(each))
+    };
+    let found = if let Some(number) = text.strip_suffix('d') {
+        days(number, DAY)
+    } else if let Some(number) = text.strip_suffix('w') {
+        days(number, 7 * DAY)
+    } else {
+        oci::instruction::duration(text).ok()
+    };
+    found.ok_or_else(|| {
+        Error::invalid(format!("invalid filter 'unused-for={text}': write 720h, 30d or 2w"))
+    })
 }
 
 /// Reads the name an image is to have.
@@ -392,6 +491,15 @@ fn named(name: &str) -> Result<Reference> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans() {
+        assert_eq!(span("2d").unwrap(), 172_800_000_000_000);
+        assert_eq!(span("90m").unwrap(), 5_400_000_000_000);
+        for bad in ["", "d", "-1d", "x", "99999999999999999w"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn globs() {

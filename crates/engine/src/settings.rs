@@ -23,6 +23,9 @@ pub const DEFAULT_DATA_ROOT: &str = "/var/lib/wherry";
 /// Where sockets and the state of this boot are when nobody names another place.
 pub const DEFAULT_RUN_ROOT: &str = "/run/wherry";
 
+/// Where mirrors and rewrites of registries are configured when nobody names another file.
+pub const DEFAULT_REGISTRIES: &str = "/etc/wherry/registries.toml";
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -144,6 +147,8 @@ pub struct Settings {
     pub shm_size: i64,
     /// Program for `--init`; `None` takes our own.
     pub init_path: Option<PathBuf>,
+    /// File with mirrors and rewrites of registries; empty is the default one, which may be missing.
+    pub registries: PathBuf,
     /// Say more.
     pub debug: bool,
     /// `debug`, `info`, `warn`, `error` or `fatal`; empty is `info`.
@@ -175,6 +180,7 @@ pub const KEYS: &[&str] = &[
     "log-driver",
     "log-level",
     "log-opts",
+    "registries",
     "run-root",
     "runtimes",
     "shm-size",

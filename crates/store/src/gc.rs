@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use oci::{ChainId, DiffId};
 
 use crate::image::{referenced_chains, referenced_layers};
+use crate::ingest::{PARTIAL, PARTIAL_LIFE};
 use crate::layer::insert_layer;
 use crate::temporary::owner_lives;
 use crate::writable::read_record;
@@ -60,6 +61,10 @@ impl Store {
             if text.starts_with("lock-") {
                 // Whoever takes it removes it again.
                 let _ = self.named_lock_if_free(text.trim_start_matches("lock-"));
+                continue;
+            }
+            if text.starts_with(PARTIAL) {
+                self.remove_partial(&text, PARTIAL_LIFE);
                 continue;
             }
             let owner = text.strip_prefix("version-").map_or_else(
@@ -127,6 +132,8 @@ impl Store {
         let mut wanted: HashSet<String> = referenced_layers(self.database.connection())?;
         let mut chains = referenced_chains(self.database.connection())?;
         let containers = self.root.join("containers");
+        // What an interrupted pull has so far; it will be asked for again.
+        wanted.extend(self.leased_layers()?);
         for name in self.directory_names("containers")? {
             match read_record(&containers.join(&name)) {
                 Ok(Some(record)) => {
@@ -176,6 +183,7 @@ impl Store {
                 }
             }
             tx.execute("DELETE FROM meta WHERE key = ?1", [PENDING])?;
+            crate::ingest::forget_expired(tx)?;
             Ok::<_, Error>(())
         })?;
         if !unwanted.is_empty() || !blobs.is_empty() {

@@ -263,7 +263,7 @@ impl Store {
     }
 }
 
-fn insert_image(tx: &Transaction<'_>, id: &ImageId, new: &NewImage<'_>) -> Result<()> {
+pub(crate) fn insert_image(tx: &Transaction<'_>, id: &ImageId, new: &NewImage<'_>) -> Result<()> {
     let text = id.to_string();
     let config = new.config;
     let mut size: i64 = 0;

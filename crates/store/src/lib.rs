@@ -25,12 +25,14 @@ mod gc;
 mod image;
 mod image_mount;
 mod import;
+mod ingest;
 mod layer;
 mod load;
 mod log_index;
 mod lower;
 mod migrate;
 mod overlay;
+mod push;
 mod remove;
 mod save;
 mod tee;
@@ -49,10 +51,15 @@ pub use form::{Form, FormChoice};
 pub use gc::GcReport;
 pub use image::{HistoryEntry, ImageRecord, Removed};
 pub use import::ImportOptions;
+pub use ingest::{
+    BlobSource, Hold, IncomingLayer, IngestError, IngestProgress, KnownManifest, Opener,
+    PulledImage, Scratch,
+};
 pub use load::{LoadOptions, Loaded};
 pub use log_index::hold_log_index;
 pub use lower::{ImageFilesystems, ImageFs, Lower, UnpackedDirectories};
 pub use migrate::MigrateReport;
+pub use push::{KnownBlob, PackedLayer};
 pub use save::ArchiveFormat;
 pub use usage::{DiskUsage, LayerUsage, OtherUsage};
 pub use volume::{Volume, VolumeOptions};

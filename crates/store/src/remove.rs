@@ -175,7 +175,8 @@ impl Store {
         loop {
             let mut progress = false;
             for image in self.images()? {
-                let dangling = image.references.is_empty() && image.digests.is_empty();
+                // As in Docker a name with a digest alone does not keep an image.
+                let dangling = image.references.is_empty();
                 if !(dangling || all) || keep(&image) {
                     continue;
                 }
@@ -183,7 +184,15 @@ impl Store {
                     let child = tx
                         .prepare_cached("SELECT 1 FROM images WHERE parent = ?1")?
                         .exists([image.id.to_string()])?;
-                    if child || !users(tx, &image.id)?.is_empty() {
+                    // Images for other platforms stay with the name they were pulled under.
+                    let indexed = tx
+                        .prepare_cached(
+                            "SELECT 1 FROM index_images WHERE image_id = ?1 AND NOT EXISTS (SELECT 1 \
+                             FROM image_tags t WHERE t.image_id = ?1 AND t.reference = \
+                             index_images.reference)",
+                        )?
+                        .exists([image.id.to_string()])?;
+                    if child || indexed || !users(tx, &image.id)?.is_empty() {
                         return Ok(());
                     }
                     for reference in references_of(tx, &image.id)? {

@@ -158,7 +158,7 @@ impl Store {
     }
 
     /// All tags of a repository.
-    fn tags_of(&self, repository: &Reference) -> Result<Vec<(Reference, ImageId)>> {
+    pub(crate) fn tags_of(&self, repository: &Reference) -> Result<Vec<(Reference, ImageId)>> {
         let mut out = Vec::new();
         let mut statement = self.database.connection().prepare_cached(
             "SELECT reference, image_id FROM image_tags WHERE reference >= ?1 AND reference < ?2",

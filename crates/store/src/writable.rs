@@ -280,6 +280,12 @@ impl Store {
     }
 }
 
+fn with_base(mut lower: Lower, base: Option<&OwnedFd>) -> Result<Lower> {
+    let base = base.map(OwnedFd::try_clone).transpose();
+    lower.directories.extend(base.map_err(io(|| "duplicating a descriptor".to_owned()))?);
+    Ok(lower)
+}
+
 fn directory_lower(path: &Path) -> Result<Lower> {
     let directories = vec![files::open_path(path)?];
     Ok(Lower::of_directories(directories, vec![path.to_owned()]))
@@ -351,10 +357,7 @@ impl WritableLayer {
             Below::Image(files, lower, base) => match lower.get() {
                 Some(lower) => Ok(lower),
                 None => {
-                    let mut mounted = files.mount()?;
-                    let base = base.as_ref().map(OwnedFd::try_clone).transpose();
-                    let what = || "duplicating a descriptor".to_owned();
-                    mounted.directories.extend(base.map_err(io(what))?);
+                    let mounted = with_base(files.mount()?, base.as_ref())?;
                     Ok(lower.get_or_init(|| mounted))
                 }
             },
@@ -375,8 +378,9 @@ impl WritableLayer {
     /// # Errors
     /// Those of opening it.
     pub fn use_image_mount(&self, mount: OwnedFd) -> Result<()> {
-        if let Below::Image(files, lower) = &self.below {
-            let _ = lower.set(Lower::of_mount(mount, files.path.clone())?);
+        if let Below::Image(files, lower, base) = &self.below {
+            let mounted = Lower::of_mount(mount, files.path.clone())?;
+            let _ = lower.set(with_base(mounted, base.as_ref())?);
         }
         Ok(())
     }
@@ -385,7 +389,7 @@ impl WritableLayer {
     /// [`WritableLayer::mount`]. None if directories are below, or the kernel (before Linux 6.15)
     /// does not let it be used again.
     pub fn image_mount(&self) -> Option<OwnedFd> {
-        let Below::Image(_, lower) = &self.below else { return None };
+        let Below::Image(_, lower, _) = &self.below else { return None };
         let lower = lower.get().filter(|lower| !lower.spent.load(Ordering::Relaxed))?;
         lower.mounts.first()?.try_clone().ok()
     }

@@ -250,7 +250,7 @@ pub(crate) struct ContainerFlags {
     pids_limit: Option<i64>,
     /// Take the image for this platform (os/arch[/variant])
     #[arg(long, value_name = "string")]
-    platform: Option<String>,
+    pub(crate) platform: Option<String>,
     /// All capabilities and devices, nothing hidden
     #[arg(long)]
     privileged: bool,
@@ -262,10 +262,10 @@ pub(crate) struct ContainerFlags {
     publish_all: bool,
     /// Get the image first: always, missing or never
     #[arg(long, value_name = "string", default_value = "missing")]
-    pull: String,
+    pub(crate) pull: String,
     /// Say nothing of getting the image
     #[arg(long, short = 'q')]
-    quiet: bool,
+    pub(crate) quiet: bool,
     /// Mount the root filesystem read-only
     #[arg(long)]
     read_only: bool,
@@ -432,12 +432,7 @@ impl ContainerFlags {
             ));
         }
         match self.pull.as_str() {
-            "missing" | "never" | "" => {}
-            "always" => {
-                return Err(fail(
-                    "--pull always: images can't be pulled from registries yet; load or import the image and use --pull missing",
-                ));
-            }
+            "always" | "missing" | "never" | "" => {}
             other => {
                 return Err(fail(format!(
                     "invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""

@@ -26,12 +26,13 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Outcome {
         need_image(context, &self.flags, &self.args, &Self::SPEC)?;
         let mut file = IdFile::reserve(self.flags.cidfile.as_deref())?;
+        let policy = super::pull::Policy::of(&self.flags);
         let request = self
             .flags
             .request(&self.args, &|name| std::env::var(name).ok())
             .map_err(|f| see_help(context, f))?;
-        // Not 125: nothing was to be started, so the code is that of any other verb.
-        let created = context.engine()?.create(request)?;
+        let engine = context.engine()?;
+        let created = super::pull::create(context, &engine, &policy, request)?;
         for warning in &created.warnings {
             context::note(&format!("WARNING: {warning}"));
         }
@@ -70,5 +71,9 @@ pub(crate) fn see_help(context: &Context, failure: Failure) -> Failure {
 pub(crate) fn failed(context: &Context, error: engine::Error) -> Failure {
     let code = error.run_exit_code();
     let line = context.error_line(&error.into());
+    if matches!(context.spelled.as_str(), "create" | "container create") {
+        // Nothing was to be started, so the code is that of any other verb.
+        return Failure::new(1, line).bare();
+    }
     see_help(context, Failure::new(code, line).bare())
 }

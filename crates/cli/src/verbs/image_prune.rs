@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::failure::Outcome;
 use crate::flags::Spec;
 use crate::registry::Verb;
+use crate::values::size::parse_size;
 
 /// Options of the verb.
 #[derive(Debug, clap::Args)]
@@ -12,12 +13,15 @@ pub(crate) struct Args {
     /// Those with a name too
     #[arg(long, short = 'a')]
     all: bool,
-    /// Only what matches (name=value)
+    /// Only what matches: until=, label=, label!=, unused-for=
     #[arg(long, value_name = "filter", value_parser = super::parse_filter)]
     filter: Vec<(String, String)>,
     /// Ask nothing
     #[arg(long, short = 'f')]
     force: bool,
+    /// Only as much as it takes for images to fit into this size, the longest unused first
+    #[arg(long, value_name = "bytes", value_parser = parse_size)]
+    keep_storage: Option<i64>,
     #[arg(hide = true)]
     args: Vec<String>,
 }
@@ -37,7 +41,11 @@ impl Verb for Args {
                 "WARNING! This will remove all dangling images."
             },
         )?;
-        let pruned = context.engine()?.prune_images(self.all, &super::filters(&self.filter))?;
+        let pruned = context.engine()?.prune_images(
+            self.all,
+            &super::filters(&self.filter),
+            self.keep_storage.and_then(|n| u64::try_from(n).ok()),
+        )?;
         let lines: Vec<String> =
             super::steps(&pruned.deleted).lines().map(|l| l.to_lowercase_head()).collect();
         super::report("Deleted Images:", &lines, pruned.space_reclaimed)

@@ -120,8 +120,40 @@ pub(crate) fn show(
             None => {}
         }
     }
+    print_found(context, template.as_ref(), format, found, &problems)
+}
+
+/// The same for things that are found in another way; the first that is not ends it.
+pub(crate) fn show_with(
+    context: &Context,
+    names: &[String],
+    format: Option<&str>,
+    look: impl Fn(&str) -> anyhow::Result<Json>,
+) -> Outcome {
+    let template = match format {
+        None | Some("" | "json") => None,
+        Some(text) => Some(Format::parse(text)?),
+    };
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    for name in names {
+        match look(name) {
+            Ok(json) => found.push(json),
+            Err(error) => problems.push(context.error_line(&error)),
+        }
+    }
+    print_found(context, template.as_ref(), format, found, &problems)
+}
+
+fn print_found(
+    _context: &Context,
+    template: Option<&Format>,
+    format: Option<&str>,
+    found: Vec<Json>,
+    problems: &[String],
+) -> Outcome {
     let mut text = String::new();
-    match (&template, format) {
+    match (template, format) {
         (Some(template), _) => {
             for json in &found {
                 match template.fill(json) {
@@ -149,7 +181,7 @@ pub(crate) fn show(
         }
     }
     context::print(&text)?;
-    for problem in &problems {
+    for problem in problems {
         context::note(problem);
     }
     all_or_one(!problems.is_empty())

@@ -26,6 +26,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod history;
+pub(crate) mod image_copy;
 pub(crate) mod image_inspect;
 pub(crate) mod image_prune;
 pub(crate) mod images;
@@ -34,17 +35,23 @@ pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod load;
+pub(crate) mod login;
+pub(crate) mod logout;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod manifest_inspect;
 pub(crate) mod pause;
 pub(crate) mod port;
 pub(crate) mod ps;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod rename;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
+pub(crate) mod search;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;
@@ -98,6 +105,15 @@ fn no_platform(verb: &str, given: Option<&str>) -> Result<(), Failure> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Refuses the checking of signatures, which Docker has removed, too.
+fn no_trust(verb: &str, disabled: bool) -> Result<(), Failure> {
+    if disabled {
+        return Ok(());
+    }
+    let why = "signatures are not checked by this engine; leave the option out";
+    Err(Failure::new(1, format!("{verb} --disable-content-trust=false: {why}")))
 }
 
 /// Writes an archive to a file, whole or not at all, or to standard output.

@@ -48,6 +48,7 @@ impl Verb for Args {
         let removes = self.flags.rm;
         let mut file =
             IdFile::reserve(self.flags.cidfile.as_deref()).map_err(|f| see_help(context, f))?;
+        let policy = super::pull::Policy::of(&self.flags);
         let mut request = self
             .flags
             .request(&self.args, &|name| std::env::var(name).ok())
@@ -70,7 +71,7 @@ impl Verb for Args {
             request.host_config.console_size = [rows.into(), columns.into()];
         }
         let engine = context.engine()?;
-        let created = engine.create(request).map_err(|e| failed(context, e))?;
+        let created = super::pull::create(context, &engine, &policy, request)?;
         for warning in &created.warnings {
             context::note(&format!("WARNING: {warning}"));
         }

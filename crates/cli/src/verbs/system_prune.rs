@@ -61,7 +61,7 @@ impl Verb for Args {
             space = space.saturating_add(volumes.space_reclaimed);
             super::section("Deleted Volumes:", &volumes.deleted)?;
         }
-        let images = engine.prune_images(self.all, &filters)?;
+        let images = engine.prune_images(self.all, &filters, None)?;
         space = space.saturating_add(images.space_reclaimed);
         let lines: Vec<String> =
             super::steps(&images.deleted).lines().map(|l| l.to_lowercase_head()).collect();

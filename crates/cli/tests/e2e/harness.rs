@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Registries' configuration of a test that needs none.
+pub(crate) const NOBODY: &str = "[[registry]]\nprefix = \"docker.io\"\nblocked = true\n";
+
 /// An engine in two folders of its own. Dropping it removes its containers, waits for its
 /// keeper to leave, and checks that nothing is left on the host.
 pub(crate) struct Engine {
@@ -68,6 +71,8 @@ impl Engine {
         let dir = std::env::temp_dir().join(format!("wherry-e2e-{}-{n}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
+        // Tests ask nobody but this machine.
+        fs::write(dir.join("registries.toml"), NOBODY).unwrap();
         Self { dir, clean: false }
     }
 
@@ -105,6 +110,7 @@ impl Engine {
             .env("HOME", &self.dir)
             .env("WHERRY_DATA_ROOT", self.data_root())
             .env("WHERRY_RUN_ROOT", self.run_root())
+            .env("WHERRY_REGISTRIES", self.dir.join("registries.toml"))
             .stdin(Stdio::null());
         command
     }

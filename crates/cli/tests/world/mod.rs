@@ -19,6 +19,9 @@ impl World {
         let n = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("wherry-cli-{}-{n}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
+        // Tests ask nobody but this machine.
+        let nobody = "[[registry]]\nprefix = \"docker.io\"\nblocked = true\n";
+        std::fs::write(dir.join("registries.toml"), nobody).unwrap();
         Self { dir }
     }
 
@@ -36,6 +39,7 @@ impl World {
             .args(args)
             .env("WHERRY_DATA_ROOT", self.dir.join("data"))
             .env("WHERRY_RUN_ROOT", self.dir.join("run"))
+            .env("WHERRY_REGISTRIES", self.dir.join("registries.toml"))
             .stdin(Stdio::null());
         command
     }

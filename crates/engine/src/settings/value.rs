@@ -33,6 +33,7 @@ impl Settings {
             }
             "log-driver" => self.log_driver = one_of(text, DRIVERS)?,
             "log-level" => self.log_level = one_of(text, LEVELS)?,
+            "registries" => self.registries = text.into(),
             "shm-size" => self.shm_size = size(text)?,
             "storage" => {
                 self.storage = match text {
@@ -79,6 +80,7 @@ impl Settings {
                     self.log_opts.iter().map(|(k, v)| format!("{k} = {}", quoted(v))).collect();
                 table(&all)
             }
+            "registries" => or(&self.registries.to_string_lossy(), super::DEFAULT_REGISTRIES),
             "runtimes" => {
                 let all: Vec<String> = self
                     .runtimes
