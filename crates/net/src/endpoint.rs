@@ -74,7 +74,7 @@ pub struct Endpoint {
 }
 
 /// What of ours is in a namespace, for comparison with what should be.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Interfaces of this engine: name, container, network.
     pub interfaces: Vec<(String, String, String)>,

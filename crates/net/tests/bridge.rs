@@ -202,7 +202,11 @@ fn large_packets() {
     // Not in pieces: the kernel refuses what is larger than the way.
     for who in [&b, &world.host] {
         let client = who.udp("0.0.0.0:0");
-        rustix::net::sockopt::set_ip_mtu_discover(&client);
+        rustix::net::sockopt::set_ip_mtu_discover(
+            &client,
+            rustix::net::sockopt::Ipv4PathMtuDiscovery::DO,
+        )
+        .unwrap();
         client.send_to(&[7; 8972], "10.1.0.2:5300").unwrap();
         let mut buffer = [0; 9000];
         assert_eq!(server.recv_from(&mut buffer).unwrap().0, 8972);
