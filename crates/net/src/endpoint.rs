@@ -217,8 +217,17 @@ impl Host {
         );
         let alias = name::alias(&self.engine, &endpoint.container, &network.id);
         batch.port(&here, &alias, !network.icc, true);
-        if let Err(e) = self.links.commit(&mut batch) {
-            // An interface of this name that was there before is not ours to remove.
+        let mut made = self.links.commit(&mut batch);
+        if made.as_ref().is_err_and(|e| e.errno() == Some(Errno::EXIST))
+            && within(namespace, || Links::open()?.get(&endpoint.interface))??.is_none()
+        {
+            // The pair of this container's last run: the kernel takes its time after the end of a
+            // namespace.
+            self.links.delete([here.as_str()])?;
+            made = self.links.commit(&mut batch);
+        }
+        if let Err(e) = made {
+            // A pair that was there before is not ours to remove.
             if e.errno() != Some(Errno::EXIST) {
                 _ = self.links.delete([here.as_str()]);
             }
@@ -324,10 +333,9 @@ fn settle(endpoint: &Endpoint, gateways: &[Prefix]) -> Result<()> {
         batch.up_without_link_local(index);
     }
     if endpoint.default_route {
-        for (any, family_is_v4) in [
-            (IpAddr::V4(Ipv4Addr::UNSPECIFIED), true),
-            (IpAddr::V6(Ipv6Addr::UNSPECIFIED), false),
-        ] {
+        for (any, family_is_v4) in
+            [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), true), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), false)]
+        {
             let ours = endpoint.addresses.iter().find(|p| p.address.is_ipv4() == family_is_v4);
             let Some(ours) = ours else { continue };
             // The gateway of the subnet the address is in.
@@ -342,7 +350,11 @@ fn settle(endpoint: &Endpoint, gateways: &[Prefix]) -> Result<()> {
     }
     links.commit(&mut batch).map_err(|e| match e {
         Error::Kernel { action, errno, remedy } => Error::Kernel {
-            action: format!("{action} ({} of container {})", endpoint.interface, short(&endpoint.container)),
+            action: format!(
+                "{action} ({} of container {})",
+                endpoint.interface,
+                short(&endpoint.container)
+            ),
             errno,
             remedy,
         },

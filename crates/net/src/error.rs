@@ -20,19 +20,27 @@ pub enum Error {
         remedy: &'static str,
     },
     /// A port of the host is published already.
-    #[error("Bind for {0} failed: port is already allocated; publish another one, or remove the container that has it")]
+    #[error(
+        "Bind for {0} failed: port is already allocated; publish another one, or remove the container that has it"
+    )]
     PortTaken(String),
     /// The kernel's answer was not one.
-    #[error("the kernel's answer about {0} makes no sense; please report this with the kernel's version")]
+    #[error(
+        "the kernel's answer about {0} makes no sense; please report this with the kernel's version"
+    )]
     Answer(String),
     /// A name that no interface can have.
-    #[error("{0:?} is no name for an interface: 1 to 15 bytes, without `/`, `:`, blanks and control characters, not `.` or `..`")]
+    #[error(
+        "{0:?} is no name for an interface: 1 to 15 bytes, without `/`, `:`, blanks and control characters, not `.` or `..`"
+    )]
     Name(String),
     /// Something given makes no sense.
     #[error("{0}")]
     Invalid(String),
     /// No address is left.
-    #[error("no available IPv{family} addresses on this network's address pools: {pool}; give the network a larger --subnet or --ip-range")]
+    #[error(
+        "no available IPv{family} addresses on this network's address pools: {pool}; give the network a larger --subnet or --ip-range"
+    )]
     NoAddress {
         /// 4 or 6.
         family: u8,
@@ -43,7 +51,9 @@ pub enum Error {
     #[error("address {0} is not available: {1}")]
     AddressUnavailable(std::net::IpAddr, &'static str),
     /// All subnets of the pools are in use.
-    #[error("all predefined address pools have been fully subnetted; remove unused networks, give --subnet, or configure more pools")]
+    #[error(
+        "all predefined address pools have been fully subnetted; remove unused networks, give --subnet, or configure more pools"
+    )]
     NoSubnet,
     /// A name server's message could not be read.
     #[error("malformed message of the name service: {0}")]

@@ -327,7 +327,12 @@ impl Filter {
             let mut these = these.iter();
             let mut next = these.next();
             while next.is_some() {
-                message(batch, kind, flags, format!("{verb} elements of set {set} of nftables table {}", self.table));
+                message(
+                    batch,
+                    kind,
+                    flags,
+                    format!("{verb} elements of set {set} of nftables table {}", self.table),
+                );
                 batch.text(1, &self.table);
                 batch.text(2, set);
                 let list = batch.open(3);
@@ -513,11 +518,14 @@ fn network_changes(network: &Network) -> Result<Vec<Change>> {
     for subnet in &network.subnets {
         let suffix = ip_of(subnet.address).suffix();
         let first = octets(subnet.network().address);
-        changes.push((format!("local{suffix}"), Element {
-            key: [bridge.clone(), first.clone()].concat(),
-            key_end: Some([bridge.clone(), octets(subnet.last())].concat()),
-            ..Element::default()
-        }));
+        changes.push((
+            format!("local{suffix}"),
+            Element {
+                key: [bridge.clone(), first.clone()].concat(),
+                key_end: Some([bridge.clone(), octets(subnet.last())].concat()),
+                ..Element::default()
+            },
+        ));
         if network.masquerade && !network.internal {
             let set = format!("masquerade{suffix}");
             changes.push((set.clone(), plain(first)));

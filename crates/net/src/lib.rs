@@ -1,4 +1,6 @@
 //! Networks of containers: interfaces, filter rules, addresses and names.
+pub mod address;
+pub mod dns;
 pub mod endpoint;
 pub mod error;
 pub mod filter;

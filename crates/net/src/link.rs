@@ -348,17 +348,24 @@ impl Batch {
         self.text(INFO_KIND, name);
         let data = self.open(INFO_DATA);
         match kind {
-            Parented::Macvlan(mode) => self.number(1, match mode {
-                MacvlanMode::Private => 1,
-                MacvlanMode::Vepa => 2,
-                MacvlanMode::Bridge => 4,
-                MacvlanMode::Passthru => 8,
-            }),
-            Parented::Ipvlan(mode) => self.put(1, &match mode {
-                IpvlanMode::L2 => 0u16,
-                IpvlanMode::L3 => 1,
-                IpvlanMode::L3S => 2,
-            }.to_ne_bytes()),
+            Parented::Macvlan(mode) => self.number(
+                1,
+                match mode {
+                    MacvlanMode::Private => 1,
+                    MacvlanMode::Vepa => 2,
+                    MacvlanMode::Bridge => 4,
+                    MacvlanMode::Passthru => 8,
+                },
+            ),
+            Parented::Ipvlan(mode) => self.put(
+                1,
+                &match mode {
+                    IpvlanMode::L2 => 0u16,
+                    IpvlanMode::L3 => 1,
+                    IpvlanMode::L3S => 2,
+                }
+                .to_ne_bytes(),
+            ),
         }
         self.close(data);
         self.close(info);
@@ -404,7 +411,12 @@ impl Batch {
 
     /// Changes the largest packet.
     pub fn mtu(&mut self, index: u32, mtu: u32) {
-        self.message(NEWLINK, ACK, &header(index, 0, 0), format!("set the MTU of interface {index}"));
+        self.message(
+            NEWLINK,
+            ACK,
+            &header(index, 0, 0),
+            format!("set the MTU of interface {index}"),
+        );
         self.number(IFLA_MTU, mtu);
     }
 
@@ -603,11 +615,8 @@ impl Links {
 
 /// Reads a message about an interface.
 pub fn read_link(body: &[u8]) -> Option<Link> {
-    let mut link = Link {
-        index: u32_at(body, 4)?,
-        up: u32_at(body, 8)? & UP != 0,
-        ..Link::default()
-    };
+    let mut link =
+        Link { index: u32_at(body, 4)?, up: u32_at(body, 8)? & UP != 0, ..Link::default() };
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
@@ -681,8 +690,13 @@ mod tests {
 
     #[test]
     fn hardware_addresses() {
-        assert_eq!("02:42:ac:11:00:02".parse::<Mac>().unwrap(), Mac::of_address([172, 17, 0, 2].into()));
-        for bad in ["", "02:42:ac:11:00", "02:42:ac:11:00:02:03", "01:00:00:00:00:00", "2:4:a:1:0:2"] {
+        assert_eq!(
+            "02:42:ac:11:00:02".parse::<Mac>().unwrap(),
+            Mac::of_address([172, 17, 0, 2].into())
+        );
+        for bad in
+            ["", "02:42:ac:11:00", "02:42:ac:11:00:02:03", "01:00:00:00:00:00", "2:4:a:1:0:2"]
+        {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }

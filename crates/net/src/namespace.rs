@@ -6,10 +6,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 /// Runs something in a network namespace: a short thread enters it, ours stays where it is.
-pub fn within<T: Send>(
-    namespace: BorrowedFd<'_>,
-    work: impl FnOnce() -> T + Send,
-) -> Result<T> {
+pub fn within<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T> {
     let entered = move || {
         sys::namespace::setns(namespace, sys::clone::NEWNET)
             .map_err(|e| Error::kernel("enter the network namespace", e))?;

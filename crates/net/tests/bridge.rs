@@ -2,7 +2,6 @@
 
 mod common;
 
-
 use common::{HOST, OUTSIDE, World, port};
 
 #[test]
@@ -88,7 +87,8 @@ fn networks_are_apart() {
         {
             server.serve("0.0.0.0:80", word);
         }
-        let reached = |who: &common::Namespace, address: &str| who.ask(address).map(|(word, _)| word).ok();
+        let reached =
+            |who: &common::Namespace, address: &str| who.ask(address).map(|(word, _)| word).ok();
         let outside = format!("{OUTSIDE}:80");
 
         // Out, under the host's address.
@@ -132,7 +132,8 @@ fn networks_are_apart() {
 fn loopback_of_the_host_is_only_for_the_host() {
     let world = World::new();
     let net = world.network("a", &["10.1.0.1/24"], |_| ());
-    let (server, _) = world.container(&net, &["10.1.0.2/24"], &[port("127.0.0.1:8080", "10.1.0.2:80")]);
+    let (server, _) =
+        world.container(&net, &["10.1.0.2/24"], &[port("127.0.0.1:8080", "10.1.0.2:80")]);
     server.serve("0.0.0.0:80", "hello");
     world.host.serve("127.0.0.1:99", "secret");
     assert_eq!(world.host.ask("127.0.0.1:8080").unwrap().0, "hello");
@@ -140,14 +141,21 @@ fn loopback_of_the_host_is_only_for_the_host() {
     assert_eq!(world.host.ask("127.0.0.1:99").unwrap().0, "secret");
 
     // Hosts and containers that send packets for 127.0.0.0/8 to the host.
-    for (namespace, device, gateway) in [(&world.outside, "up0", HOST), (&server, "eth0", "10.1.0.1")] {
+    for (namespace, device, gateway) in
+        [(&world.outside, "up0", HOST), (&server, "eth0", "10.1.0.1")]
+    {
         namespace.run(|| {
             net::namespace::set_sysctl(&format!("ipv4/conf/{device}/route_localnet"), "1").unwrap();
             net::namespace::set_sysctl("ipv4/conf/all/route_localnet", "1").unwrap();
             let links = net::link::Links::open().unwrap();
             let index = links.index(device).unwrap();
             let mut batch = net::netlink::Batch::new();
-            batch.route("127.0.0.1/32".parse().unwrap(), Some(gateway.parse().unwrap()), index, false);
+            batch.route(
+                "127.0.0.1/32".parse().unwrap(),
+                Some(gateway.parse().unwrap()),
+                index,
+                false,
+            );
             links.commit(&mut batch).unwrap();
             // Otherwise the local table answers first.
             let gone = std::process::Command::new("ip")
@@ -168,10 +176,11 @@ fn loopback_of_the_host_is_only_for_the_host() {
 fn ipv6() {
     let world = World::new();
     let net = world.network("a", &["10.1.0.1/24", "fd00:1::1/64"], |_| ());
-    let (server, _) = world.container(&net, &["10.1.0.2/24", "fd00:1::2/64"], &[
-        port("[::]:8080", "[fd00:1::2]:80"),
-        port("[2001:db8::1]:8081", "[fd00:1::2]:80"),
-    ]);
+    let (server, _) = world.container(
+        &net,
+        &["10.1.0.2/24", "fd00:1::2/64"],
+        &[port("[::]:8080", "[fd00:1::2]:80"), port("[2001:db8::1]:8081", "[fd00:1::2]:80")],
+    );
     let (neighbour, _) = world.container(&net, &["10.1.0.3/24", "fd00:1::3/64"], &[]);
     server.serve("[::]:80", "six");
     world.outside.serve("[::]:80", "outside");
@@ -210,6 +219,9 @@ fn large_packets() {
         client.send_to(&[7; 8972], "10.1.0.2:5300").unwrap();
         let mut buffer = [0; 9000];
         assert_eq!(server.recv_from(&mut buffer).unwrap().0, 8972);
-        assert_eq!(client.send_to(&[7; 8973], "10.1.0.2:5300").unwrap_err().raw_os_error(), Some(90));
+        assert_eq!(
+            client.send_to(&[7; 8973], "10.1.0.2:5300").unwrap_err().raw_os_error(),
+            Some(90)
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::{HOST, Namespace, OUTSIDE, World, port};
 use net::Error;
 use net::filter::Port;
-use net::link::{Links, NewLink, Parented, MacvlanMode, IpvlanMode};
+use net::link::{IpvlanMode, Links, MacvlanMode, NewLink, Parented};
 use net::netlink::Batch;
 
 fn many(count: u16) -> Vec<Port> {
@@ -124,6 +124,18 @@ fn the_end_of_a_namespace_takes_the_pair_along() {
 }
 
 #[test]
+fn a_restart_replaces_the_pair_of_the_last_run() {
+    let world = World::new();
+    let net = world.network("a", &["10.1.0.1/24"], |_| ());
+    let (_before, endpoint) = world.container(&net, &["10.1.0.2/24"], &[]);
+    let now = Namespace::new();
+    world.engine.plug(&net, &endpoint, now.0.as_fd()).unwrap();
+    world.host.serve("0.0.0.0:80", "host");
+    assert_eq!(now.ask("10.1.0.1:80").unwrap().1.to_string(), "10.1.0.2");
+    assert_eq!(world.engine.inventory().unwrap().interfaces.len(), 2);
+}
+
+#[test]
 fn many_starts_at_once() {
     let world = World::new();
     let net = world.network("a", &["10.1.0.1/16"], |_| ());
@@ -132,14 +144,18 @@ fn many_starts_at_once() {
             let (world, net) = (&world, &net);
             scope.spawn(move || {
                 let address = format!("10.1.1.{}", n + 1);
-                let ports = [port(&format!("0.0.0.0:{}", 9000 + u16::from(n)), &format!("{address}:80"))];
+                let ports =
+                    [port(&format!("0.0.0.0:{}", 9000 + u16::from(n)), &format!("{address}:80"))];
                 // A process of its own has sockets of its own.
                 let engine = net::endpoint::Host::open_in(world.host.0.as_fd(), "test").unwrap();
                 let namespace = Namespace::new();
                 let endpoint = world.endpoint(&[&format!("{address}/16")], &ports);
                 engine.plug(net, &endpoint, namespace.0.as_fd()).unwrap();
                 namespace.serve("0.0.0.0:80", "hello");
-                assert_eq!(world.outside.ask(&format!("{HOST}:{}", 9000 + u16::from(n))).unwrap().0, "hello");
+                assert_eq!(
+                    world.outside.ask(&format!("{HOST}:{}", 9000 + u16::from(n))).unwrap().0,
+                    "hello"
+                );
                 engine.unplug(&net.id, &endpoint.container, &endpoint.ports).unwrap();
             });
         }
@@ -176,6 +192,12 @@ fn errors_name_their_object() {
     assert_eq!(again.errno(), Some(rustix::io::Errno::EXIST));
     assert!(again.to_string().contains("and eth0"), "{again}");
     // What was there is still there.
+    world
+        .engine
+        .links
+        .get(&net::name::host_end("test", &endpoint.container, &net.id))
+        .unwrap()
+        .unwrap();
     assert!(namespace.run(Links::open).unwrap().get("eth0").unwrap().is_some());
     let mut gone = net.clone();
     gone.bridge = "nowhere".into();
@@ -186,7 +208,9 @@ fn errors_name_their_object() {
     batch.delete("nothing");
     let errors = world.engine.links.commit_all(&mut batch).unwrap();
     let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-    assert!(errors[0].contains("create bridge br-a") && errors[1].contains("delete interface nothing"));
+    assert!(
+        errors[0].contains("create bridge br-a") && errors[1].contains("delete interface nothing")
+    );
 }
 
 /// What a start pays; printed, not judged.
@@ -213,9 +237,13 @@ fn measure() {
         }
         plugs.sort();
         unplugs.sort();
-        println!("{what}: plug {:?}, unplug {:?}, {ready} of 100 forward at once", plugs[50], unplugs[50]);
+        println!(
+            "{what}: plug {:?}, unplug {:?}, {ready} of 100 forward at once",
+            plugs[50], unplugs[50]
+        );
     }
-    let (server, _) = world.container(&net, &["10.1.0.3/16"], &[port("0.0.0.0:7777", "10.1.0.3:80")]);
+    let (server, _) =
+        world.container(&net, &["10.1.0.3/16"], &[port("0.0.0.0:7777", "10.1.0.3:80")]);
     server.serve("0.0.0.0:80", "hello");
     for others in [0, 1000, 10_000] {
         world.engine.filter.publish(&many(others), "x").unwrap();

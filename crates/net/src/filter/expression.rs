@@ -159,9 +159,7 @@ impl Rule<'_> {
     fn is_loopback(&mut self, ip: Ip) -> &mut Self {
         match ip {
             Ip::V4 => self.mask(REG, &[255, 0, 0, 0]).compare(REG, false, &[127, 0, 0, 0]),
-            Ip::V6 => {
-                self.compare(REG, false, &std::net::Ipv6Addr::LOCALHOST.octets())
-            }
+            Ip::V6 => self.compare(REG, false, &std::net::Ipv6Addr::LOCALHOST.octets()),
         }
     }
 

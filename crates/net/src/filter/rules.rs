@@ -119,19 +119,28 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
     for (ip, kind) in [(Ip::V4, (IPV4, 4)), (Ip::V6, (IPV6, 16))] {
         let suffix = ip.suffix();
         let named = |name: &str| format!("{name}{suffix}");
-        set(batch, &Set {
-            name: named("ports"),
-            key: &[(PROTOCOL, 1), kind, (SERVICE, 2)],
-            data: &[kind, (SERVICE, 2)],
-            interval: false,
-        });
-        set(batch, &Set {
-            name: named("any"),
-            key: &[(PROTOCOL, 1), (SERVICE, 2)],
-            data: &[kind, (SERVICE, 2)],
-            interval: false,
-        });
-        set(batch, &Set { name: named("local"), key: &[(IFNAME, 16), kind], data: &[], interval: true });
+        set(
+            batch,
+            &Set {
+                name: named("ports"),
+                key: &[(PROTOCOL, 1), kind, (SERVICE, 2)],
+                data: &[kind, (SERVICE, 2)],
+                interval: false,
+            },
+        );
+        set(
+            batch,
+            &Set {
+                name: named("any"),
+                key: &[(PROTOCOL, 1), (SERVICE, 2)],
+                data: &[kind, (SERVICE, 2)],
+                interval: false,
+            },
+        );
+        set(
+            batch,
+            &Set { name: named("local"), key: &[(IFNAME, 16), kind], data: &[], interval: true },
+        );
         set(batch, &Set { name: named("masquerade"), key: &[kind], data: &[], interval: true });
     }
 
@@ -175,10 +184,18 @@ fn rules(add: Add<'_>) {
 
     // Loopback publishing lets the bridges route 127.0.0.0/8; nobody outside may profit from it.
     add("raw", &|r| {
-        r.family(Ip::V4).to_loopback(Ip::V4).incoming(REG).in_set("bridges", REG).verdict(Verdict::Drop)
+        r.family(Ip::V4)
+            .to_loopback(Ip::V4)
+            .incoming(REG)
+            .in_set("bridges", REG)
+            .verdict(Verdict::Drop)
     });
     add("raw", &|r| {
-        r.family(Ip::V4).from_loopback(Ip::V4).incoming(REG).in_set("bridges", REG).verdict(Verdict::Drop)
+        r.family(Ip::V4)
+            .from_loopback(Ip::V4)
+            .incoming(REG)
+            .in_set("bridges", REG)
+            .verdict(Verdict::Drop)
     });
 
     // What is published on 127.0.0.1 is not for other hosts, who may send there all the same.
@@ -218,10 +235,19 @@ fn rules(add: Add<'_>) {
         // A container that reaches one of its own network, or itself, by a published port: the
         // answer must come back through the host.
         add("postrouting", &|r| {
-            r.family(ip).translated().outgoing(REG).source(ip, REG + 4).in_set(&local, REG).masquerade()
+            r.family(ip)
+                .translated()
+                .outgoing(REG)
+                .source(ip, REG + 4)
+                .in_set(&local, REG)
+                .masquerade()
         });
         add("postrouting", &|r| {
-            r.family(ip).outgoing(REG).source(ip, REG + 4).in_set(&local, REG).verdict(Verdict::Return)
+            r.family(ip)
+                .outgoing(REG)
+                .source(ip, REG + 4)
+                .in_set(&local, REG)
+                .verdict(Verdict::Return)
         });
         add("postrouting", &|r| {
             let set = format!("masquerade{}", ip.suffix());

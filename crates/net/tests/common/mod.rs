@@ -106,9 +106,10 @@ impl World {
         let link = |name| NewLink { name, mtu, mac: None };
         batch.veth(&link("up0"), 0, &link("up0"), outside.0.as_fd());
         links.commit(&mut batch).unwrap();
-        for (namespace, v4, v6) in
-            [(&host, "192.0.2.1/24", "2001:db8::1/64"), (&outside, "192.0.2.9/24", "2001:db8::9/64")]
-        {
+        for (namespace, v4, v6) in [
+            (&host, "192.0.2.1/24", "2001:db8::1/64"),
+            (&outside, "192.0.2.9/24", "2001:db8::9/64"),
+        ] {
             let links = Links::open_in(namespace.0.as_fd()).unwrap();
             let index = links.index("up0").unwrap();
             let mut batch = Batch::new();
@@ -123,7 +124,12 @@ impl World {
         Self { host, outside, engine, next: AtomicU32::new(1) }
     }
 
-    pub fn network(&self, name: &str, gateways: &[&str], change: impl FnOnce(&mut Network)) -> Network {
+    pub fn network(
+        &self,
+        name: &str,
+        gateways: &[&str],
+        change: impl FnOnce(&mut Network),
+    ) -> Network {
         let mut network = Network {
             id: format!("{name:0>64}"),
             bridge: format!("br-{name}"),
@@ -151,7 +157,12 @@ impl World {
         }
     }
 
-    pub fn container(&self, network: &Network, addresses: &[&str], ports: &[Port]) -> (Namespace, Endpoint) {
+    pub fn container(
+        &self,
+        network: &Network,
+        addresses: &[&str],
+        ports: &[Port],
+    ) -> (Namespace, Endpoint) {
         let namespace = Namespace::new();
         let endpoint = self.endpoint(addresses, ports);
         self.engine.plug(network, &endpoint, namespace.0.as_fd()).unwrap();
@@ -160,7 +171,8 @@ impl World {
 }
 
 pub fn port(host: &str, container: &str) -> Port {
-    let (host, container): (SocketAddr, SocketAddr) = (host.parse().unwrap(), container.parse().unwrap());
+    let (host, container): (SocketAddr, SocketAddr) =
+        (host.parse().unwrap(), container.parse().unwrap());
     Port {
         protocol: Protocol::Tcp,
         host: host.ip(),
