@@ -300,8 +300,7 @@ impl Batch {
         self.kind("dummy");
     }
 
-    /// Makes a pair of interfaces: `here` as a port of the bridge `master` (0: of none) and switched
-    /// on, `there` in another namespace under its final name.
+    /// Makes a pair of interfaces: `here` as a port of the bridge `master` (0: of none), `there` in another namespace under its final name.
     pub fn veth(
         &mut self,
         here: &NewLink<'_>,
@@ -310,7 +309,7 @@ impl Batch {
         namespace: BorrowedFd<'_>,
     ) {
         let action = format!("create the interface pair {} and {}", here.name, there.name);
-        self.message(NEWLINK, ACK | CREATE | EXCL, &header(0, UP, UP), action);
+        self.message(NEWLINK, ACK | CREATE | EXCL, &header(0, 0, 0), action);
         self.describe_link(here);
         if master != 0 {
             self.number(IFLA_MASTER, master);
@@ -371,12 +370,14 @@ impl Batch {
         self.close(info);
     }
 
-    /// Writes about a port of a bridge whose it is, and how it may talk.
+    /// Writes about a port of a bridge whose it is and how it may talk, and switches it on. It gets no
+    /// IPv6 address of its own making: the bridge has one.
     pub fn port(&mut self, name: &str, alias: &str, isolated: bool, hairpin: bool) {
         let action = format!("set up bridge port {name}");
-        self.message(NEWLINK, ACK, &header(0, 0, 0), action);
+        self.message(NEWLINK, ACK, &header(0, UP, UP), action);
         self.text(IFLA_IFNAME, name);
         self.text(IFLA_IFALIAS, alias);
+        self.no_link_local();
         let info = self.open(IFLA_LINKINFO);
         self.text(INFO_SLAVE_KIND, "bridge");
         let data = self.open(INFO_SLAVE_DATA);
@@ -402,6 +403,10 @@ impl Batch {
     /// Switches an interface on that is to have no IPv6 address of its own making.
     pub fn up_without_link_local(&mut self, index: u32) {
         self.message(NEWLINK, ACK, &header(index, UP, UP), format!("set interface {index} up"));
+        self.no_link_local();
+    }
+
+    fn no_link_local(&mut self) {
         let spec = self.open(IFLA_AF_SPEC);
         let inet6 = self.open(u16::from(AF_INET6));
         self.put(INET6_ADDR_GEN_MODE, &[1]);

@@ -113,7 +113,13 @@ fn the_end_of_a_namespace_takes_the_pair_along() {
     let (server, endpoint) = world.container(&net, &["10.1.0.2/24"], &[]);
     let name = net::name::host_end("test", &endpoint.container, &net.id);
     let link = world.engine.links.get(&name).unwrap().unwrap();
-    assert_eq!((link.kind.as_str(), link.hairpin, link.isolated), ("veth", true, false));
+    assert_eq!(
+        (link.kind.as_str(), link.hairpin, link.isolated, link.up),
+        ("veth", true, false, true)
+    );
+    // A port has no address.
+    let addresses = world.engine.links.addresses().unwrap();
+    assert!(addresses.iter().all(|(index, _)| *index != link.index), "{addresses:?}");
     drop(server);
     let until = Instant::now() + Duration::from_secs(20);
     while world.engine.links.get(&name).unwrap().is_some() {

@@ -95,9 +95,9 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
         batch.number_be(4, kind);
         batch.number_be(5, length);
         if !set.data.is_empty() {
-            let (kind, length) = joined(set.data);
-            batch.number_be(6, kind);
-            batch.number_be(7, length);
+            let (data_kind, data_length) = joined(set.data);
+            batch.number_be(6, data_kind);
+            batch.number_be(7, data_length);
         }
         if concatenated && set.interval {
             let description = batch.open(9);
@@ -111,6 +111,11 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
             batch.close(description);
         }
         batch.number_be(10, number);
+        if kind == IFNAME {
+            // Tells programs that list the set how to show its names: in the machine's byte order.
+            let order = [&[0, 4][..], &1u32.to_ne_bytes()].concat();
+            batch.put(13, &order);
+        }
     };
     let plain = |name: &str, key| Set { name: name.into(), key, data: &[], interval: false };
     set(batch, &plain("bridges", &[(IFNAME, 16)]));
