@@ -1,4 +1,5 @@
 //! Containers on bridges, seen from everywhere.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -132,8 +133,10 @@ fn networks_are_apart() {
 fn loopback_of_the_host_is_only_for_the_host() {
     let world = World::new();
     let net = world.network("a", &["10.1.0.1/24"], |_| ());
-    let (server, _) =
-        world.container(&net, &["10.1.0.2/24"], &[port("127.0.0.1:8080", "10.1.0.2:80")]);
+    let mut datagrams = port("127.0.0.1:8081", "10.1.0.2:81");
+    datagrams.protocol = net::filter::Protocol::Udp;
+    let ports = [port("127.0.0.1:8080", "10.1.0.2:80"), datagrams];
+    let (server, _) = world.container(&net, &["10.1.0.2/24"], &ports);
     server.serve("0.0.0.0:80", "hello");
     assert_eq!(world.host.ask("127.0.0.1:8080").unwrap().0, "hello");
     assert!(world.host.ask(&format!("{HOST}:8080")).is_err());
@@ -166,14 +169,21 @@ fn loopback_of_the_host_is_only_for_the_host() {
             assert!(gone.is_ok_and(|s| s.success()));
         });
     }
-    assert!(world.outside.ask("127.0.0.1:8080").is_err());
+    let published = server.udp("10.1.0.2:81");
+    let mut buffer = [0; 1];
+    let (outside, inside) = (world.outside.udp("192.0.2.9:0"), world.host.udp("0.0.0.0:0"));
+    outside.send_to(b"o", "127.0.0.1:8081").unwrap();
+    // Answered by the host only once what was sent before has arrived.
+    assert!(world.outside.ask(&format!("{HOST}:8080")).is_err());
+    inside.send_to(b"i", "127.0.0.1:8081").unwrap();
+    published.recv_from(&mut buffer).unwrap();
+    assert_eq!(buffer, *b"i");
     // The kernel would drop the answer to a connection; a datagram needs none.
     let secret = world.host.udp("127.0.0.1:99");
     let open = world.host.udp("10.1.0.1:98");
     let sender = server.udp("10.1.0.2:0");
     sender.send_to(b"x", "127.0.0.1:99").unwrap();
     sender.send_to(b"x", "10.1.0.1:98").unwrap();
-    let mut buffer = [0; 1];
     open.recv_from(&mut buffer).unwrap();
     secret.set_nonblocking(true).unwrap();
     assert_eq!(secret.recv_from(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);

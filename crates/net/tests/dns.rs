@@ -1,4 +1,5 @@
 //! The name server, asked over real sockets; upstream servers are threads of the test.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

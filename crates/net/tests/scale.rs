@@ -1,4 +1,5 @@
 //! Many ports, many starts at once, and nothing left behind.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
