@@ -147,12 +147,12 @@ impl Rule<'_> {
     }
 
     /// Only what comes from the host's loopback addresses.
-    pub(super) fn from_loopback(&mut self, ip: Ip) -> &mut Self {
+    pub(super) fn only_from_loopback(&mut self, ip: Ip) -> &mut Self {
         self.source(ip, REG).is_loopback(ip)
     }
 
     /// Only what goes there.
-    pub(super) fn to_loopback(&mut self, ip: Ip) -> &mut Self {
+    pub(super) fn only_to_loopback(&mut self, ip: Ip) -> &mut Self {
         self.destination(ip, REG).is_loopback(ip)
     }
 
@@ -164,7 +164,7 @@ impl Rule<'_> {
     }
 
     /// Only what goes to an address of this host.
-    pub(super) fn to_local(&mut self) -> &mut Self {
+    pub(super) fn only_to_local(&mut self) -> &mut Self {
         self.expression("fib", |b| {
             b.number_be(1, REG);
             b.number_be(2, 3);

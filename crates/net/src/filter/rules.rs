@@ -51,6 +51,9 @@ pub(super) fn comment(text: &str) -> Vec<u8> {
     [&[0, length], text, &[0]].concat()
 }
 
+/// A chain's type, hook and priority.
+type Base = (&'static str, u32, i32);
+
 struct Set<'a> {
     name: String,
     /// Types and their lengths in bytes.
@@ -149,8 +152,7 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
         set(batch, &Set { name: named("masquerade"), key: &[kind], data: &[], interval: true });
     }
 
-    // Name, type, hook, priority.
-    let chains: [(&str, Option<(&str, u32, i32)>); 7] = [
+    let chains: [(&str, Option<Base>); 7] = [
         ("publish", None),
         ("publish-any", None),
         ("raw", Some(("filter", 0, -300))),
@@ -190,14 +192,14 @@ fn rules(add: Add<'_>) {
     // Loopback publishing lets the bridges route 127.0.0.0/8; nobody outside may profit from it.
     add("raw", &|r| {
         r.family(Ip::V4)
-            .to_loopback(Ip::V4)
+            .only_to_loopback(Ip::V4)
             .incoming(REG)
             .in_set("bridges", REG)
             .verdict(Verdict::Drop)
     });
     add("raw", &|r| {
         r.family(Ip::V4)
-            .from_loopback(Ip::V4)
+            .only_from_loopback(Ip::V4)
             .incoming(REG)
             .in_set("bridges", REG)
             .verdict(Verdict::Drop)
@@ -205,11 +207,11 @@ fn rules(add: Add<'_>) {
 
     // What is published on 127.0.0.1 is not for other hosts, who may send there all the same.
     for ip in families {
-        add("prerouting", &|r| r.family(ip).to_loopback(ip).verdict(Verdict::Return));
+        add("prerouting", &|r| r.family(ip).only_to_loopback(ip).verdict(Verdict::Return));
     }
     add("prerouting", &|r| r.verdict(Verdict::Jump("publish")));
     // The kernel doesn't route from ::1 to elsewhere, so the host's own ::1 is left alone.
-    add("output", &|r| r.family(Ip::V6).to_loopback(Ip::V6).verdict(Verdict::Return));
+    add("output", &|r| r.family(Ip::V6).only_to_loopback(Ip::V6).verdict(Verdict::Return));
     add("output", &|r| r.verdict(Verdict::Jump("publish")));
 
     for ip in families {
@@ -223,7 +225,7 @@ fn rules(add: Add<'_>) {
                 .translate(ip, REG, REG + words);
         });
     }
-    add("publish", &|r| r.to_local().verdict(Verdict::Goto("publish-any")));
+    add("publish", &|r| r.only_to_local().verdict(Verdict::Goto("publish-any")));
     for ip in families {
         let words = ip.bytes() / 4;
         add("publish-any", &|r| {
@@ -260,7 +262,7 @@ fn rules(add: Add<'_>) {
         });
         add("postrouting", &|r| {
             r.family(ip)
-                .from_loopback(ip)
+                .only_from_loopback(ip)
                 .translated()
                 .outgoing(REG)
                 .in_set("bridges", REG)
