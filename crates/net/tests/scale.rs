@@ -245,8 +245,8 @@ fn measure() {
         plugs.sort();
         unplugs.sort();
         println!(
-            "{what}: plug {:?}, unplug {:?}, {ready} of 100 forward at once",
-            plugs[50], unplugs[50]
+            "{what}: plug {:?} (best {:?}), unplug {:?}, {ready} of 100 forward at once",
+            plugs[50], plugs[0], unplugs[50]
         );
     }
     let (server, _) =
