@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 
 use crate::error::{Error, Result, all};
-use crate::filter::{self, Filter, Port};
+use crate::filter::{self, Filter, Port, Protocol};
 use crate::link::{Links, Mac, NewLink, Parented, Prefix, check_name};
 use crate::name;
 use crate::namespace::{set_sysctl, within};
@@ -267,14 +267,28 @@ impl Host {
         })?
     }
 
+    /// Takes back the ports of a container that has ended. Its interfaces are left to the kernel, which
+    /// removes them with the namespace; that spares the wait [`Self::unplug`] has.
+    pub fn release(&self, ports: &[Port]) -> Result<()> {
+        let mut errors = Vec::new();
+        if !ports.is_empty() {
+            errors.extend(self.filter.unpublish(ports).err());
+            let mut addresses: Vec<_> =
+                ports.iter().filter(|p| p.protocol != Protocol::Tcp).map(|p| p.container).collect();
+            addresses.sort();
+            addresses.dedup();
+            for address in addresses {
+                errors.extend(self.filter.forget_flows(address).err());
+            }
+        }
+        all(errors)
+    }
+
     /// Pulls a container out of a network: its ports first, then its interfaces, both ends. All is
     /// tried; what is gone is no error.
     pub fn unplug(&self, network: &str, container: &str, ports: &[Port]) -> Result<()> {
         let here = name::host_end(&self.engine, container, network);
-        let mut errors = Vec::new();
-        if !ports.is_empty() {
-            errors.extend(self.filter.unpublish(ports).err());
-        }
+        let mut errors: Vec<_> = self.release(ports).err().into_iter().collect();
         errors.extend(self.links.delete([here.as_str()]).err());
         all(errors)
     }

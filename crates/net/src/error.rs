@@ -24,6 +24,11 @@ pub enum Error {
         "Bind for {0} failed: port is already allocated; publish another one, or remove the container that has it"
     )]
     PortTaken(String),
+    /// The table has the rules of another version.
+    #[error(
+        "the nftables table {0} was made by another version of this engine; rebuild it (network repair)"
+    )]
+    OtherRules(String),
     /// The kernel's answer was not one.
     #[error(
         "the kernel's answer about {0} makes no sense; please report this with the kernel's version"

@@ -17,6 +17,7 @@
 //! A published port is translated only: whether anybody answers is the container's affair.
 
 mod expression;
+mod flows;
 mod rules;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -152,7 +153,7 @@ impl Filter {
     /// networks and ports must be added, or [`Self::rebuild`] does it at once.
     ///
     /// # Errors
-    /// A table of another version is [`Error::Invalid`]; [`Self::rebuild`] replaces it.
+    /// A table of another version is [`Error::OtherRules`]; [`Self::rebuild`] replaces it.
     pub fn ensure(&self) -> Result<bool> {
         if self.is_there()? {
             return Ok(false);
@@ -182,10 +183,7 @@ impl Filter {
         }
         match version {
             Some(version) if version == rules::comment(VERSION) => Ok(true),
-            _ => Err(Error::Invalid(format!(
-                "the nftables table {} was made by another version of this engine; it must be rebuilt",
-                self.table
-            ))),
+            _ => Err(Error::OtherRules(self.table.clone())),
         }
     }
 
@@ -233,16 +231,24 @@ impl Filter {
         let changes = ports.iter().map(|p| port_change(p, owner)).collect::<Result<Vec<_>>>()?;
         match self.apply(NEW_ELEMENTS, CREATE | EXCL, &changes, "publish") {
             Err(e) if e.errno() == Some(Errno::EXIST) => {
-                // Which one it was, for the message only.
-                let taken = self.contents().map(|c| c.ports).unwrap_or_default();
+                let there = self.contents()?.ports;
                 let same = |a: &Port, b: &Port| {
                     (a.protocol, a.host, a.host_port) == (b.protocol, b.host, b.host_port)
                 };
-                let port = ports.iter().find(|p| taken.iter().any(|(t, _)| same(t, p)));
-                Err(Error::PortTaken(match port {
-                    Some(p) => std::net::SocketAddr::new(p.host, p.host_port).to_string(),
-                    None => format!("{} ports", ports.len()),
-                }))
+                let mut left = Vec::new();
+                for port in ports {
+                    match there.iter().find(|(other, _)| same(other, port)) {
+                        Some((other, holder)) if holder == owner => left.push(other.clone()),
+                        Some(_) => {
+                            let host = std::net::SocketAddr::new(port.host, port.host_port);
+                            return Err(Error::PortTaken(host.to_string()));
+                        }
+                        None => {}
+                    }
+                }
+                // Its own, of a run that nobody could clean up after.
+                self.unpublish(&left)?;
+                self.apply(NEW_ELEMENTS, CREATE | EXCL, &changes, "publish")
             }
             other => other,
         }
@@ -252,6 +258,13 @@ impl Filter {
     pub fn unpublish(&self, ports: &[Port]) -> Result<()> {
         let changes = ports.iter().map(|p| port_change(p, "")).collect::<Result<Vec<_>>>()?;
         self.delete(&changes)
+    }
+
+    /// Forgets flows towards an address that the kernel remembers, but for those of TCP: what is sent
+    /// to a published UDP port must reach the container that has it now. Costs a walk through the
+    /// kernel's list of connections, so it is for addresses that had such ports.
+    pub fn forget_flows(&self, address: IpAddr) -> Result<()> {
+        flows::forget(&self.socket, address)
     }
 
     /// Everything in the table.

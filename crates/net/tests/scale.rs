@@ -57,6 +57,49 @@ fn a_thousand_ports() {
 }
 
 #[test]
+fn a_flow_of_datagrams_follows_the_port() {
+    let world = World::new();
+    let net = world.network("a", &["10.1.0.1/24"], |_| ());
+    let published = |container: &str| {
+        let mut port = port("0.0.0.0:9000", &format!("{container}:53"));
+        port.protocol = net::filter::Protocol::Udp;
+        [port]
+    };
+    let client = world.outside.udp("192.0.2.9:0");
+    let mut buffer = [0; 8];
+    for address in ["10.1.0.2", "10.1.0.3", "10.1.0.4"] {
+        let prefix = format!("{address}/24");
+        let (server, endpoint) = world.container(&net, &[&prefix], &published(address));
+        let socket = server.udp("0.0.0.0:53");
+        client.send_to(address.as_bytes(), format!("{HOST}:9000")).unwrap();
+        let (length, from) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], address.as_bytes());
+        // Answered, so that the flow is an established one.
+        socket.send_to(b"yes", from).unwrap();
+        assert_eq!(client.recv_from(&mut buffer).unwrap().0, 3);
+        world.engine.unplug(&net.id, &endpoint.container, &endpoint.ports).unwrap();
+    }
+}
+
+#[test]
+fn ports_of_a_run_that_was_killed_are_taken_again() {
+    let world = World::new();
+    let net = world.network("a", &["10.1.0.1/24"], |_| ());
+    let (_, mut endpoint) =
+        world.container(&net, &["10.1.0.2/24"], &[port("0.0.0.0:8080", "10.1.0.2:80")]);
+    endpoint.addresses = vec!["10.1.0.3/24".parse().unwrap()];
+    endpoint.ports = vec![port("0.0.0.0:8080", "10.1.0.3:80"), port("0.0.0.0:8081", "10.1.0.3:80")];
+    let now = Namespace::new();
+    world.engine.plug(&net, &endpoint, now.0.as_fd()).unwrap();
+    let mut found: Vec<_> =
+        world.engine.filter.contents().unwrap().ports.into_iter().map(|(port, _)| port).collect();
+    found.sort();
+    assert_eq!(found, endpoint.ports);
+    world.engine.release(&endpoint.ports).unwrap();
+    assert_eq!(world.engine.filter.contents().unwrap().ports, []);
+}
+
+#[test]
 fn everything_goes_and_comes_back() {
     let world = World::new();
     let before = world.host.run(Links::open).unwrap().list().unwrap().len();
