@@ -108,7 +108,8 @@ fn read_name(bytes: &[u8], start: usize) -> Option<(String, usize)> {
             }
             192..=255 => {
                 let target = usize::from(u16_at(bytes, at)? & 0x3fff);
-                if target >= limit {
+                // Never into the head, which is not text and changes.
+                if target >= limit || target < HEAD {
                     return None;
                 }
                 end = end.or(at.checked_add(2));
@@ -449,6 +450,9 @@ mod tests {
         bytes.extend([0xc0, 12, 0, 1, 0, 1]);
         assert!(Query::read(&bytes).is_err());
         bytes[13] = 14;
+        assert!(Query::read(&bytes).is_err());
+        // A label that the fuzzer found in the head.
+        bytes[13] = 4;
         assert!(Query::read(&bytes).is_err());
     }
 
