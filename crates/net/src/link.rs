@@ -407,6 +407,11 @@ impl Batch {
     }
 
     fn no_link_local(&mut self) {
+        // A kernel that was started without IPv6 does not know the attribute.
+        static IPV6: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        if !IPV6.get_or_init(|| std::path::Path::new("/proc/sys/net/ipv6/conf").exists()) {
+            return;
+        }
         let spec = self.open(IFLA_AF_SPEC);
         let inet6 = self.open(u16::from(AF_INET6));
         self.put(INET6_ADDR_GEN_MODE, &[1]);

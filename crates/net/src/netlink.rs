@@ -4,7 +4,7 @@
 //! a start sends is a handful of messages of a dozen attributes, so writing them takes less than
 //! translating into a library's types, and nothing has to be known twice.
 //!
-//! [`Batch`] gathers messages, [`Socket::transact`] sends all of them in one system call. The kernel
+//! [`Batch`] gathers messages, a [`Socket`] sends all of them in one system call. The kernel
 //! works inside that call, so its answers are there when it returns and nothing ever waits.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
