@@ -39,5 +39,6 @@ pub mod link;
 pub mod name;
 pub mod namespace;
 pub mod netlink;
+pub mod prefix;
 
 pub use error::{Error, Result};

@@ -244,3 +244,29 @@ fn large_packets() {
         );
     }
 }
+
+#[test]
+fn networks_side_by_side() {
+    // As those of the default pools are: each begins where the one before ends.
+    let world = World::new();
+    world.outside.serve("0.0.0.0:80", "outside");
+    let gateways = ["172.17.0.1/16", "172.18.0.1/16", "172.19.0.1/16"];
+    let names = ["a", "b", "c"];
+    let outside = format!("{OUTSIDE}:80");
+    let leaves = |network: &net::endpoint::Network, address: &str| {
+        let (container, _) = world.container(network, &[address], &[]);
+        container.ask(&outside).unwrap().1.to_string()
+    };
+    let make = |n: usize| world.network(names[n], &[gateways[n]], |_| ());
+    let networks: Vec<_> = [1, 0, 2].map(make).into();
+    world.engine.unmake(&networks[0]).unwrap();
+    assert_eq!(leaves(&networks[1], "172.17.0.2/16"), HOST);
+    assert_eq!(leaves(&networks[2], "172.19.0.2/16"), HOST);
+    let again = make(1);
+    assert_eq!(leaves(&again, "172.18.0.2/16"), HOST);
+    world.engine.unmake(&networks[1]).unwrap();
+    world.engine.unmake(&networks[2]).unwrap();
+    assert_eq!(leaves(&again, "172.18.255.254/16"), HOST);
+    world.engine.unmake(&again).unwrap();
+    assert_eq!(world.engine.inventory().unwrap(), Default::default());
+}

@@ -260,15 +260,15 @@ fn rules(add: Add<'_>) {
             let set = format!("masquerade{}", ip.suffix());
             r.family(ip).source(ip, REG).in_set(&set, REG).masquerade()
         });
-        add("postrouting", &|r| {
-            r.family(ip)
-                .only_from_loopback(ip)
-                .translated()
-                .outgoing(REG)
-                .in_set("bridges", REG)
-                .masquerade()
-        });
     }
+    add("postrouting", &|r| {
+        r.family(Ip::V4)
+            .only_from_loopback(Ip::V4)
+            .translated()
+            .outgoing(REG)
+            .in_set("bridges", REG)
+            .masquerade()
+    });
 
     const ESTABLISHED: u32 = 2;
     const RELATED: u32 = 4;
