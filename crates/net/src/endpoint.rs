@@ -9,6 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -236,8 +237,27 @@ impl Host {
         let gateways = if network.internal { &[][..] } else { &network.gateways[..] };
         within(namespace, || settle(endpoint, gateways))
             .and_then(|settled| settled)
+            .and_then(|()| self.wait_for_port(&here))
             .and_then(|()| self.filter.publish(&endpoint.ports, &endpoint.container))
             .inspect_err(|_| _ = self.links.delete([here.as_str()]))
+    }
+
+    /// Waits until the bridge forwards to a port. The kernel notices by itself that both ends of a pair
+    /// are on, mostly at once; on a busy host it may take some milliseconds, and a first packet that is
+    /// lost costs a connection a second. A bridge that listens for loops first is not waited for.
+    fn wait_for_port(&self, name: &str) -> Result<()> {
+        const DISABLED: Option<u8> = Some(0);
+        const PATIENCE: Duration = Duration::from_millis(200);
+        const PAUSE: Duration = Duration::from_micros(200);
+        let begin = Instant::now();
+        while self.links.get(name)?.is_some_and(|link| link.port_state == DISABLED) {
+            // The bridge is off: not for us to wait for.
+            if begin.elapsed() > PATIENCE {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
     }
 
     /// Gives a container's namespace an interface on a parent of this namespace (macvlan, ipvlan).

@@ -14,6 +14,17 @@ use net::dns::{Limits, Server, Table};
 
 const SCOPE: u64 = 7;
 
+/// A UDP and a TCP socket with one address.
+fn sockets() -> (UdpSocket, TcpListener) {
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Somebody else may have that port of TCP.
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()) {
+            return (udp, tcp);
+        }
+    }
+}
+
 struct Running {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -22,9 +33,8 @@ struct Running {
 
 impl Running {
     fn new(mut table: Table, limits: Limits) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (udp, tcp) = sockets();
         let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).unwrap();
         let mut server = Server::new(limits).unwrap();
         server.add_udp(udp, SCOPE).unwrap();
         server.add_tcp(tcp, SCOPE).unwrap();
@@ -83,9 +93,8 @@ fn read_tcp(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
 
 /// An upstream server that answers with so many addresses, or an error.
 fn upstream(code: Code, count: u16) -> (SocketAddr, Arc<AtomicUsize>) {
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (udp, tcp) = sockets();
     let address = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = asked.clone();
     let answer = move |message: &[u8], limit: Option<usize>| {
