@@ -118,7 +118,8 @@ impl Engine {
         let layer = self.store().create_writable(
             &record.id,
             &base,
-            WritableOptions { volatile, base: true },
+            // A directory of the host has its own places to mount over, or is above ours.
+            WritableOptions { volatile, base: matches!(base, Base::Image(_)) },
         )?;
         let fresh = self.create_volumes(record)?;
         if !fresh.is_empty() && record.definition.rootfs.is_none() {

@@ -2,7 +2,7 @@
 //! unpacking them into an empty directory gives.
 
 use oci::limits;
-use oci::tar::path::{checked, clean, shown, split};
+use oci::tar::path::{checked, clean, clean_in_root, join, shown, split};
 use oci::tar::{Entry, Kind};
 
 use crate::node::{Attributes, Data, Device, Directory, Id, Node, ROOT, What};
@@ -156,13 +156,75 @@ impl LayerTree {
     }
 
     /// The directory at a path. Links are followed with the layer's root as `/`. With `make` what
-    /// is missing is made, also at the end of links.
+    /// is missing is made, also at the end of links: a link to something that is missing is taken by
+    /// its letters, so that `a/../b` makes no `a`, as unpacking does.
     fn find(&mut self, path: &[u8], make: bool) -> Result<Id, Lost> {
+        let mut links = 0;
+        if !make {
+            let above = self.follow(vec![ROOT], path, &mut links)?;
+            return Ok(above.last().copied().unwrap_or(ROOT));
+        }
         let mut above = vec![ROOT];
+        // The names that led to where we are.
+        let mut spelled: Vec<u8> = Vec::new();
+        let reversed = |path: &[u8]| -> Vec<Vec<u8>> {
+            path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect()
+        };
+        let mut names = reversed(&clean_in_root(path));
+        while let Some(name) = names.pop() {
+            if name.is_empty() {
+                continue;
+            }
+            let at = above.last().copied().unwrap_or(ROOT);
+            let child = match self.child(at, &name) {
+                Some(child) => child,
+                None => {
+                    if name.len() > limits::MAX_NAME {
+                        return Err(Lost::NotDirectory(name));
+                    }
+                    let child = self.make_implied(at)?;
+                    self.insert(at, &name, child);
+                    child
+                }
+            };
+            match self.nodes.get(child).map(|node| &node.what) {
+                Some(What::Directory(_)) => above.push(child),
+                Some(What::Symlink(target)) => {
+                    let target = target.clone();
+                    match self.follow(above.clone(), &target, &mut links) {
+                        Ok(there) => above = there,
+                        Err(Lost::Missing) => {
+                            let full = match target.strip_prefix(b"/") {
+                                Some(absolute) => absolute.to_vec(),
+                                None => join(&spelled, &target),
+                            };
+                            names.extend(reversed(&clean_in_root(&full)));
+                            above.truncate(1);
+                            spelled.clear();
+                            continue;
+                        }
+                        Err(lost) => return Err(lost),
+                    }
+                }
+                _ => return Err(Lost::NotDirectory(path.to_vec())),
+            }
+            spelled = join(&spelled, &name);
+        }
+        Ok(above.last().copied().unwrap_or(ROOT))
+    }
+
+    /// Goes from a directory, given by those above it, along a path of which all is there.
+    fn follow(&self, mut above: Vec<Id>, path: &[u8], links: &mut usize) -> Result<Vec<Id>, Lost> {
+        *links += 1;
+        if path.starts_with(b"/") {
+            above.truncate(1);
+        }
         let mut names: Vec<Vec<u8>> =
             path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect();
-        let mut links = 0;
         while let Some(name) = names.pop() {
+            if *links > MAX_LINKS {
+                return Err(Lost::TooManyLinks);
+            }
             let at = above.last().copied().unwrap_or(ROOT);
             match name.as_slice() {
                 b"" | b"." => continue,
@@ -174,25 +236,11 @@ impl LayerTree {
                 }
                 _ => {}
             }
-            let child = match self.child(at, &name) {
-                Some(child) => child,
-                None if make => {
-                    if name.len() > limits::MAX_NAME {
-                        return Err(Lost::NotDirectory(name));
-                    }
-                    let child = self.make_implied(at)?;
-                    self.insert(at, &name, child);
-                    child
-                }
-                None => return Err(Lost::Missing),
-            };
+            let child = self.child(at, &name).ok_or(Lost::Missing)?;
             match self.nodes.get(child).map(|node| &node.what) {
                 Some(What::Directory(_)) => above.push(child),
                 Some(What::Symlink(target)) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(Lost::TooManyLinks);
-                    }
+                    *links += 1;
                     if target.starts_with(b"/") {
                         above.truncate(1);
                     }
@@ -201,7 +249,7 @@ impl LayerTree {
                 _ => return Err(Lost::NotDirectory(path.to_vec())),
             }
         }
-        Ok(above.last().copied().unwrap_or(ROOT))
+        Ok(above)
     }
 
     fn make_implied(&mut self, parent: Id) -> Result<Id, Lost> {
