@@ -174,8 +174,19 @@ impl Unpacker<'_> {
             }
             // A link to something that is missing: make what it points to, inside the root.
             Err(Errno::EXIST) => {
-                let target = rustix::fs::readlinkat(&parent, &name, Vec::new())
-                    .map_err(self.fail(entry, "reading the link to the directory of"))?;
+                // Or a directory, and it was a link on the way to it that points to nothing.
+                if let Ok(fd) = files::open_dir(&parent, &name) {
+                    return Ok(fd);
+                }
+                let target = match rustix::fs::readlinkat(&parent, &name, Vec::new()) {
+                    Err(Errno::INVAL) => {
+                        let reason = format!("{:?} is not a directory", shown(path));
+                        return Err(refused(&entry.path, reason));
+                    }
+                    target => {
+                        target.map_err(self.fail(entry, "reading the link to the directory of"))?
+                    }
+                };
                 let target = target.as_bytes();
                 let full = match target.strip_prefix(b"/") {
                     Some(absolute) => absolute.to_vec(),
