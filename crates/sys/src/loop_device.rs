@@ -33,7 +33,8 @@ impl LoopDevice {
         for _ in 0..64 {
             // SAFETY: this request takes no argument.
             let number = check(
-                unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE.into()) }.into(),
+                unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as libc::Ioctl) }
+                    .into(),
             )?;
             let number = u32::try_from(number).map_err(|_| Errno::NODEV)?;
             let path =
@@ -46,8 +47,10 @@ impl LoopDevice {
             config.info.lo_flags = (LO_FLAGS_READ_ONLY as u32) | (LO_FLAGS_AUTOCLEAR as u32);
             // SAFETY: LOOP_CONFIGURE reads a loop_config, which `config` is.
             let done = check(
-                unsafe { libc::ioctl(fd.as_raw_fd(), LOOP_CONFIGURE.into(), &raw const config) }
-                    .into(),
+                unsafe {
+                    libc::ioctl(fd.as_raw_fd(), LOOP_CONFIGURE as libc::Ioctl, &raw const config)
+                }
+                .into(),
             );
             match done {
                 Ok(_) => return Ok(LoopDevice { fd, number }),
