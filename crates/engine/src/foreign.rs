@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use keeper::protocol::{Adopt, Attach, CgroupRef, Log, Message, Request, Role};
+use keeper::protocol::{Adopt, CgroupRef, Log, Message, Request, Role};
 use rustix::mount::MoveMountFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -19,7 +19,7 @@ use crate::attachment::Attachment;
 use crate::engine::{AttachOptions, Engine};
 use crate::error::{Error, Result};
 use crate::record::Record;
-use crate::start::{Parts, Starter, journal_of, terminal_size};
+use crate::start::{Parts, Starter, attach_of, journal_of, terminal_size};
 
 /// What our own program does between the engine and the runtime: `__mounted FD PATH
 /// PROGRAM …` attaches the mount that the caller has as descriptor FD at PATH, in a mount
@@ -137,14 +137,8 @@ impl Engine {
         };
         let identity = runtime::state::ProcessIdentity::of(pid).map_err(|e| undo(e.into()))?;
         let pidfd = identity.open().map_err(|e| undo(e.into()))?;
-        let owner = attach.is_some() && starter == Starter::Person && host.auto_remove;
-        let attach = attach.map(|a| Attach {
-            id: record.id.clone(),
-            stdin: a.stdin,
-            stdout: a.stdout,
-            stderr: a.stderr,
-            owner,
-        });
+        let attach = attach.map(|wanted| attach_of(record, wanted, starter));
+        let owner = attach.as_ref().is_some_and(|attach| attach.owner);
         let again = attach.clone().map(|attach| (attach, journal_of(&parts.log)));
         let adopt = Adopt {
             id: record.id.clone(),

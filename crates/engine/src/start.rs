@@ -264,14 +264,8 @@ impl Engine {
     ) -> Result<(Option<Attachment>, i32, u64, i64)> {
         let OwnParts { plan, fds, image, log, cgroup, health } = parts;
         let (config, host) = (&record.definition.config, &record.definition.host);
-        let owner = attach.is_some() && starter == Starter::Person && host.auto_remove;
-        let attach = attach.map(|a| Attach {
-            id: record.id.clone(),
-            stdin: a.stdin,
-            stdout: a.stdout,
-            stderr: a.stderr,
-            owner,
-        });
+        let attach = attach.map(|wanted| attach_of(record, wanted, starter));
+        let owner = attach.as_ref().is_some_and(|attach| attach.owner);
         let again = attach.clone().map(|attach| (attach, journal_of(&log)));
         let start = Start {
             id: record.id.clone(),
@@ -636,6 +630,17 @@ fn relax_rlimits(process: &mut runtime::plan::Process, record: &Record) {
     for limit in &mut process.rlimits {
         let name = limit.name.trim_start_matches("RLIMIT_");
         limit.required = asked.iter().any(|ulimit| ulimit.name.eq_ignore_ascii_case(name));
+    }
+}
+
+/// What a starter asks of the streams; a person who waits for a `--rm` container owns it.
+pub(crate) fn attach_of(record: &Record, wanted: AttachOptions, starter: Starter) -> Attach {
+    Attach {
+        id: record.id.clone(),
+        stdin: wanted.stdin,
+        stdout: wanted.stdout,
+        stderr: wanted.stderr,
+        owner: starter == Starter::Person && record.definition.host.auto_remove,
     }
 }
 

@@ -76,6 +76,34 @@ pub(crate) struct Container {
     pub(crate) ended: bool,
 }
 
+impl Container {
+    /// A container without streams, starter or clients.
+    pub(crate) fn new(
+        record: Record,
+        pidfd: OwnedFd,
+        pidfd_token: u64,
+        journal: Option<Writer>,
+    ) -> Self {
+        Self {
+            record,
+            pidfd,
+            pidfd_token,
+            launching: None,
+            starter: None,
+            outputs: Vec::new(),
+            master: None,
+            input: None,
+            journal,
+            lost: 0,
+            attached: Vec::new(),
+            waiting: Vec::new(),
+            owner: None,
+            size: None,
+            ended: false,
+        }
+    }
+}
+
 /// A process started by `exec`.
 #[derive(Debug)]
 pub(crate) struct ExecProcess {

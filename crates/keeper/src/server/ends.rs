@@ -87,34 +87,11 @@ impl Keeper {
         let piped = !tty && !matches!(record.log, Log::Passthrough);
         let (out, err) = if piped { (open(out, "out"), open(err, "err")) } else { (None, None) };
         let pidfd_token = self.watch(Source::Ended(id.clone()), pidfd.as_fd(), EventFlags::IN)?;
-        let mut container = Container {
-            record,
-            pidfd,
-            pidfd_token,
-            launching: None,
-            starter: None,
-            outputs: Vec::new(),
-            master: None,
-            input: None,
-            journal,
-            lost: 0,
-            attached: Vec::new(),
-            waiting: Vec::new(),
-            owner: None,
-            size: None,
-            ended: false,
-        };
+        let mut container = Container::new(record, pidfd, pidfd_token, journal);
         if let Some(master) = master {
             self.set_master(&mut container, master)?;
         }
-        for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
-            if let Some(fd) = fd {
-                self.add_output(&mut container, fd, stream)?;
-            }
-        }
-        if let Some(fd) = stdin {
-            self.add_input(&mut container, fd)?;
-        }
+        self.add_streams(&mut container, [out, err, stdin])?;
         self.steward_wanted |= container.record.steward_now;
         self.containers.insert(id, container);
         Ok(true)

@@ -103,40 +103,11 @@ impl Keeper {
         };
         let (pidfd_token, report_token) = watch(self).map_err(system("epoll"))?;
         drop(report);
-        let mut container = Container {
-            record,
-            pidfd,
-            pidfd_token,
-            launching: Some((launching, report_token)),
-            starter: Some(token),
-            outputs: Vec::new(),
-            master: None,
-            input: None,
-            journal,
-            lost: 0,
-            attached: Vec::new(),
-            waiting: Vec::new(),
-            owner: start.owner.then_some(token),
-            size: start.size,
-            ended: false,
-        };
-        for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
-            if let Some(fd) = fd {
-                self.add_output(&mut container, fd, stream).map_err(system("epoll"))?;
-            }
-        }
-        if let Some(fd) = input {
-            self.add_input(&mut container, fd).map_err(system("epoll"))?;
-        }
-        if let Some(connection) = self.connections.get_mut(&token) {
-            connection.role = match start.attach {
-                Some(attach) => {
-                    container.attached.push(token);
-                    ConnectionRole::Attached(Attach { id: id.clone(), ..attach })
-                }
-                None => ConnectionRole::Waiting(id.clone()),
-            };
-        }
+        let mut container = Container::new(record, pidfd, pidfd_token, journal);
+        container.launching = Some((launching, report_token));
+        container.size = start.size;
+        self.add_streams(&mut container, [out, err, input]).map_err(system("epoll"))?;
+        self.join_starter(&mut container, token, start.attach, start.owner);
         self.idle_since = None;
         if let Some(chain) = &container.record.image {
             self.use_image(&chain.clone(), image);
@@ -196,58 +167,45 @@ impl Keeper {
             _ => None,
         };
         let pidfd_token = self.watch(Source::Ended(id.clone()), pidfd.as_fd(), EventFlags::IN)?;
-        let mut container = Container {
-            record: Record {
-                id: id.clone(),
-                pid: adopt.pid,
-                start_time: adopt.start_time,
-                started_at: now(),
-                cgroup: adopt.cgroup,
-                tty: adopt.tty,
-                stdin_once: adopt.stdin_once,
-                log: adopt.log,
-                steward_at_exit: adopt.steward_at_exit,
-                steward_now: adopt.steward_now,
-                image: None,
-            },
-            pidfd,
-            pidfd_token,
-            launching: None,
-            starter: Some(token),
-            outputs: Vec::new(),
-            master: None,
-            input: None,
-            journal,
-            lost: 0,
-            attached: Vec::new(),
-            waiting: Vec::new(),
-            owner: adopt.owner.then_some(token),
-            size: adopt.size,
-            ended: false,
+        let record = Record {
+            id: id.clone(),
+            pid: adopt.pid,
+            start_time: adopt.start_time,
+            started_at: now(),
+            cgroup: adopt.cgroup,
+            tty: adopt.tty,
+            stdin_once: adopt.stdin_once,
+            log: adopt.log,
+            steward_at_exit: adopt.steward_at_exit,
+            steward_now: adopt.steward_now,
+            image: None,
         };
+        let mut container = Container::new(record, pidfd, pidfd_token, journal);
+        container.size = adopt.size;
         if let Some(master) = master {
             self.set_master(&mut container, master)?;
         }
-        for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
-            if let Some(fd) = fd {
-                self.add_output(&mut container, fd, stream)?;
-            }
-        }
-        if let Some(fd) = input {
-            self.add_input(&mut container, fd)?;
-        }
-        if let Some(connection) = self.connections.get_mut(&token) {
-            connection.role = match adopt.attach {
-                Some(attach) => {
-                    container.attached.push(token);
-                    ConnectionRole::Attached(Attach { id: id.clone(), ..attach })
-                }
-                None => ConnectionRole::Waiting(id.clone()),
-            };
-        }
+        self.add_streams(&mut container, [out, err, input])?;
+        self.join_starter(&mut container, token, adopt.attach, adopt.owner);
         self.idle_since = None;
         self.containers.insert(id.clone(), container);
         self.started(&id, Vec::new())
+    }
+
+    /// Makes a connection the one that starts a container and hears of it from now on.
+    fn join_starter(&mut self, c: &mut Container, token: u64, attach: Option<Attach>, owner: bool) {
+        c.starter = Some(token);
+        c.owner = owner.then_some(token);
+        if let Some(connection) = self.connections.get_mut(&token) {
+            let id = c.record.id.clone();
+            connection.role = match attach {
+                Some(attach) => {
+                    c.attached.push(token);
+                    ConnectionRole::Attached(Attach { id, ..attach })
+                }
+                None => ConnectionRole::Waiting(id),
+            };
+        }
     }
 
     /// Hears what a starting container's child has to say.

@@ -21,6 +21,23 @@ impl Keeper {
         Ok(())
     }
 
+    /// Our ends of output, error output and input, as far as there are any.
+    pub(super) fn add_streams(
+        &mut self,
+        c: &mut Container,
+        [out, err, input]: [Option<OwnedFd>; 3],
+    ) -> io::Result<()> {
+        for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
+            if let Some(fd) = fd {
+                self.add_output(c, fd, stream)?;
+            }
+        }
+        match input {
+            Some(fd) => self.add_input(c, fd),
+            None => Ok(()),
+        }
+    }
+
     /// A terminal's master is output, input and the place where its size is set.
     pub(super) fn set_master(&mut self, c: &mut Container, master: OwnedFd) -> io::Result<()> {
         rustix::io::ioctl_fionbio(&master, true)?;
