@@ -305,3 +305,42 @@ fn the_next_containers_cgroup_is_there_before_it() {
     assert_eq!((read("cgroup.procs"), read("pids.max")), (pid, "9".to_owned()));
     e.finish();
 }
+
+#[test]
+fn real_time_budgets() {
+    if !std::path::Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
+        eprintln!("not tested: this host has no budgets for real-time processes");
+        return;
+    }
+    let e = Engine::new();
+    let budget = "cd /sys/fs/cgroup/cpu; cat cpu.rt_runtime_us cpu.rt_period_us";
+    // One after another: what the last one had is free again.
+    for _ in 0..4 {
+        let run = e.ok(["run", "--rm", "--cpu-rt-runtime", "200000", "bb", "sh", "-c", budget]);
+        assert_eq!(run, "200000\n1000000");
+    }
+    for name in ["c1", "c2"] {
+        e.ok([
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--cpu-rt-runtime",
+            "5000",
+            "--cpu-rt-period",
+            "50000",
+            "bb",
+            "sleep",
+            "1000",
+        ]);
+    }
+    e.ok(["update", "--cpu-rt-runtime", "7000", "c2"]);
+    assert_eq!(e.ok(["exec", "c2", "cat", "/sys/fs/cgroup/cpu/cpu.rt_runtime_us"]), "7000");
+    for wanted in ["1000000", "2000000"] {
+        let run = e.run(["run", "--rm", "--cpu-rt-runtime", wanted, "bb", "true"]);
+        assert_eq!(run.status.code(), Some(125));
+        let error = text(&run.stderr);
+        assert!(error.contains("is more than"), "{error}");
+    }
+    e.finish();
+}

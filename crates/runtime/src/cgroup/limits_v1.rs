@@ -203,13 +203,12 @@ fn cpu(path: &str, group: &Group, resources: &LinuxResources) -> Result<()> {
     if let Some(burst) = cpu.burst() {
         group.write(path, "cpu.cfs_burst_us", &burst.to_string())?;
     }
-    if let Some(period) = cpu.realtime_period().filter(|value| *value != 0) {
-        group.write(path, "cpu.rt_period_us", &period.to_string())?;
-    }
-    if let Some(runtime) = cpu.realtime_runtime().filter(|value| *value != 0) {
-        group.write(path, "cpu.rt_runtime_us", &runtime.to_string())?;
-    }
-    Ok(())
+    super::realtime::apply(
+        path,
+        group,
+        cpu.realtime_period().filter(|value| *value != 0),
+        cpu.realtime_runtime().filter(|value| *value != 0),
+    )
 }
 
 fn blkio(path: &str, group: &Group, resources: &LinuxResources) -> Result<()> {

@@ -7,6 +7,7 @@
 mod limits_v1;
 mod limits_v2;
 pub mod place;
+mod realtime;
 mod root;
 mod stats;
 
