@@ -263,11 +263,11 @@ impl Engine {
                 if let Ok(pidfd) = sys::clone::pidfd_open(session.pid) {
                     let _ = sys::pidfd::send_signal(pidfd.as_fd(), 9);
                 }
-                let seconds = timeout / SECOND;
+                let limit = Duration::from_nanos(timeout.unsigned_abs());
                 return (
                     -1,
                     format!(
-                        "Health check exceeded timeout ({seconds}s): {}",
+                        "Health check exceeded timeout ({limit:?}): {}",
                         String::from_utf8_lossy(&output)
                     ),
                 );

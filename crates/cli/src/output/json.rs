@@ -1,10 +1,14 @@
 //! JSON that keeps the order of its fields, for templates that print parts of it.
 
+mod build;
+
 use std::fmt;
 
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use build::Builder;
 
 /// Any JSON value.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,19 +21,31 @@ pub(crate) enum Json {
     Text(String),
     List(Vec<Json>),
     Map(Vec<(String, Json)>),
+    /// A field that JSON leaves out; a template may still ask for it.
+    Absent(Zero),
+}
+
+/// What a template shows for an absent field: the zero value of its type in Go.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Zero {
+    Nil,
+    Text,
+    Flag,
+    List,
+    Map,
 }
 
 impl Json {
     /// What a serialisable value looks like as JSON.
     pub(crate) fn of<T: Serialize>(value: &T) -> serde_json::Result<Self> {
-        serde_json::from_str(&serde_json::to_string(value)?)
+        value.serialize(Builder)
     }
 }
 
 impl Serialize for Json {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Null => to.serialize_unit(),
+            Self::Null | Self::Absent(_) => to.serialize_unit(),
             Self::Bool(v) => to.serialize_bool(*v),
             Self::Int(v) => to.serialize_i64(*v),
             Self::Uint(v) => to.serialize_u64(*v),
@@ -43,8 +59,9 @@ impl Serialize for Json {
                 seq.end()
             }
             Self::Map(fields) => {
-                let mut map = to.serialize_map(Some(fields.len()))?;
-                for (name, value) in fields {
+                let there = || fields.iter().filter(|(_, value)| !matches!(value, Self::Absent(_)));
+                let mut map = to.serialize_map(Some(there().count()))?;
+                for (name, value) in there() {
                     map.serialize_entry(name, value)?;
                 }
                 map.end()

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use gotmpl::{MissingKey, Template, Value};
 
-use super::json::Json;
+use super::json::{Json, Zero};
 use crate::failure::Failure;
 
 /// Lists and maps keep their identity when a template hands them to a function; by it
@@ -71,7 +71,11 @@ fn methods(source: &str) -> String {
 
 fn to_value(data: &Json, originals: &mut BTreeMap<usize, Json>) -> Value {
     match data {
-        Json::Null => Value::Nil,
+        Json::Null | Json::Absent(Zero::Nil) => Value::Nil,
+        Json::Absent(Zero::Text) => Value::String("".into()),
+        Json::Absent(Zero::Flag) => Value::Bool(false),
+        Json::Absent(Zero::List) => Value::List(Arc::new([])),
+        Json::Absent(Zero::Map) => Value::Map(Arc::default()),
         Json::Bool(v) => Value::Bool(*v),
         Json::Int(v) => Value::Int(*v),
         Json::Uint(v) => Value::Uint(*v),
