@@ -33,6 +33,9 @@ impl Keeper {
             return self.put_place_off();
         }
         self.place_due = None;
+        if self.places == 0 {
+            Place::sweep(&self.cgroups, PARENT, is_lost);
+        }
         self.places += 1;
         let name = format!("place-{}-{}", std::process::id(), self.places);
         match Place::prepare(&self.cgroups, PARENT, &name) {
@@ -105,6 +108,33 @@ impl Keeper {
             && let Err(e) = place.discard()
         {
             self.complain(&format!("discarding a place: {e}"));
+        }
+    }
+}
+
+/// Whether a group has the name of a place whose keeper is no more.
+fn is_lost(name: &str) -> bool {
+    let keeper = name
+        .strip_prefix("place-")
+        .and_then(|rest| rest.split_once('-'))
+        .and_then(|(pid, _)| pid.parse().ok())
+        .and_then(rustix::process::Pid::from_raw);
+    keeper
+        .is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_lost;
+
+    #[test]
+    fn places_of_dead_keepers_are_known() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(is_lost(&format!("place-{}-1", child.id())));
+        assert!(!is_lost(&format!("place-{}-1", std::process::id())));
+        for name in ["place-", "place-x-1", "place-0-1", "place--1-1", "x-1-1", "place-1"] {
+            assert!(!is_lost(name), "{name}");
         }
     }
 }

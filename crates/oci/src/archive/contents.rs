@@ -104,7 +104,9 @@ impl Contents {
             }
             let mut references = Vec::new();
             for tag in image.repo_tags.unwrap_or_default() {
-                references.push(Reference::parse(&tag)?.or_latest());
+                let reference = Reference::parse(&tag)
+                    .map_err(|e| Error::Archive(format!("its image's name {tag:?}: {e}")))?;
+                references.push(reference.or_latest());
             }
             let found = complete(config_raw.to_vec(), layers, references)?;
             let fits =

@@ -155,6 +155,20 @@ impl Place {
         Ok(())
     }
 
+    /// Removes what is left of places below `parent` that `lost` knows by their names: of those whose
+    /// process was killed together with its keeper, so that nobody was there to do it. Where a process
+    /// is after all, the kernel keeps the group.
+    pub fn sweep(root: &CgroupRoot, parent: &str, lost: impl Fn(&str) -> bool) {
+        for hierarchy in &root.v1 {
+            let parent = hierarchy.mount_point.join(root::clean(parent));
+            for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+                if entry.file_name().to_str().is_some_and(&lost) {
+                    let _ = std::fs::remove_dir(entry.path());
+                }
+            }
+        }
+    }
+
     /// Gives the place up: ends the waiting process and removes the groups.
     pub fn discard(self) -> Result<()> {
         self.waiter.end();
