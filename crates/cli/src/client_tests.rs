@@ -47,7 +47,7 @@ fn every_option_of_dockers_client_is_known_here() {
         eprintln!("skipped: no docker client was found");
         return;
     }
-    let ours = ["doctor", "show", "man", "completion", "copy"];
+    let ours = ["doctor", "show", "man", "completion", "copy", "serve"];
     let mut looked_at = 0;
     let mut problems = Vec::new();
     for entry in VERBS {

@@ -68,18 +68,23 @@ impl Context {
 
     /// Opens the engine.
     pub(crate) fn engine(&self) -> anyhow::Result<Engine> {
+        Ok(Engine::open(self.engine_options()?)?)
+    }
+
+    /// How the engine is opened.
+    pub(crate) fn engine_options(&self) -> anyhow::Result<EngineOptions> {
         let settings = self.settings()?.clone();
         let program = std::env::current_exe()
             .context("the path of this program is unknown; is /proc mounted?")?;
         let debug: fn(&str) = |text| note(&format!("debug: {text}"));
         let debug = (settings.debug || settings.log_level == "debug").then_some(debug);
-        Ok(Engine::open(EngineOptions {
+        Ok(EngineOptions {
             data_root: settings.data_root.clone(),
             run_root: settings.run_root.clone(),
             program,
             settings,
             debug,
-        })?)
+        })
     }
 
     /// One line on standard error for a failure that does not end the command.

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use ::registry::{Client, Config, DockerConfig, Options, Proxies, Roots};
+use ::registry::{Client, Config, Credentials, DockerConfig, Options, Proxies, Roots};
 use anyhow::Context as _;
+use engine::settings::Settings;
 
 use crate::app::VERSION;
 use crate::context::Context;
@@ -36,7 +37,15 @@ fn proxies() -> Proxies {
 
 /// The client; `insecure` takes any certificate and plain HTTP of any registry.
 pub(crate) fn client(context: &Context, insecure: bool) -> anyhow::Result<Client> {
-    let settings = context.settings()?;
+    client_of(context.settings()?, insecure, Box::new(docker_config()?))
+}
+
+/// The client of an engine with these settings.
+pub(crate) fn client_of(
+    settings: &Settings,
+    insecure: bool,
+    credentials: Box<dyn Credentials>,
+) -> anyhow::Result<Client> {
     let (path, named) = if settings.registries.as_os_str().is_empty() {
         (PathBuf::from(engine::settings::DEFAULT_REGISTRIES), false)
     } else {
@@ -44,7 +53,7 @@ pub(crate) fn client(context: &Context, insecure: bool) -> anyhow::Result<Client
     };
     Ok(Client::new(Options {
         config: Config::load(&path, named)?,
-        credentials: Box::new(docker_config()?),
+        credentials,
         proxies: proxies(),
         roots: Roots {
             file: std::env::var_os("SSL_CERT_FILE").map(PathBuf::from),

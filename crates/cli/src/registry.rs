@@ -110,6 +110,7 @@ pub(crate) const VERBS: &[Entry] = &[
     Entry::of::<verbs::run::Args>(),
     Entry::of::<verbs::save::Args>(),
     Entry::of::<verbs::search::Args>(),
+    Entry::of::<verbs::serve::Args>(),
     Entry::of::<verbs::start::Args>(),
     Entry::of::<verbs::stats::Args>(),
     Entry::of::<verbs::stop::Args>(),

@@ -171,11 +171,17 @@ impl Attachment {
             }
             return Ok(());
         }
-        let Some((keeper, id)) = &self.resizer else { return Ok(()) };
-        let Some(mut connection) = keeper.connect_existing()? else { return Ok(()) };
-        connection.ask(Request::Resize { id: id.clone(), rows, cols }, Vec::new())?;
-        Ok(())
+        match &self.resizer {
+            Some((keeper, id)) => resize(keeper, id, rows, cols),
+            None => Ok(()),
+        }
     }
+}
+
+fn resize(keeper: &keeper::client::Client, id: &str, rows: u16, cols: u16) -> Result<()> {
+    let Some(mut connection) = keeper.connect_existing()? else { return Ok(()) };
+    connection.ask(Request::Resize { id: id.to_owned(), rows, cols }, Vec::new())?;
+    Ok(())
 }
 
 impl ContainerStreams {
@@ -320,6 +326,18 @@ impl ExecStreams {
 }
 
 impl Engine {
+    /// Changes the size of a running container's terminal.
+    pub fn resize(&self, name: &str, rows: u16, cols: u16) -> Result<()> {
+        let record = self.current(name)?;
+        if !record.state.is_live() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("container {} is not running", record.id),
+            ));
+        }
+        resize(self.keeper(), &record.id, rows, cols)
+    }
+
     /// Takes part in the streams of a running container.
     pub fn attach(&self, name: &str, options: AttachOptions) -> Result<Attachment> {
         let record = self.current(name)?;

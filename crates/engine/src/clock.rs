@@ -7,7 +7,7 @@ pub(crate) fn now() -> i64 {
 }
 
 /// RFC 3339 in UTC with nanoseconds; Go's zero time for 0.
-pub(crate) fn rfc3339(ns: i64) -> String {
+pub fn rfc3339(ns: i64) -> String {
     if ns == 0 {
         return "0001-01-01T00:00:00Z".into();
     }
@@ -22,6 +22,14 @@ pub(crate) fn rfc3339(ns: i64) -> String {
             if fraction.is_empty() { format!("{whole}Z") } else { format!("{whole}.{fraction}Z") }
         }
         None => text,
+    }
+}
+
+/// RFC 3339 in UTC with all nine digits, as `logs` writes times.
+pub fn rfc3339_fixed(ns: i64) -> String {
+    match jiff::Timestamp::from_nanosecond(i128::from(ns)) {
+        Ok(stamp) => stamp.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string(),
+        Err(_) => ns.to_string(),
     }
 }
 

@@ -92,7 +92,8 @@ fn read_after(db: &Connection, seq: i64) -> Result<Vec<(i64, Event)>> {
 pub(crate) const FILTERS: [&str; 9] =
     ["config", "container", "daemon", "event", "image", "label", "scope", "type", "volume"];
 
-fn matches(event: &Event, filters: &Filters) -> bool {
+/// Whether filters let an event through.
+pub fn event_matches(event: &Event, filters: &Filters) -> bool {
     filters.iter().all(|(name, values)| {
         let attribute = |key: &str| event.actor.attributes.get(key).map(String::as_str);
         let actor = |kind: &str, value: &str| {
@@ -128,6 +129,11 @@ fn matches(event: &Event, filters: &Filters) -> bool {
 }
 
 impl Engine {
+    /// Whether all names of filters are known.
+    pub fn check_event_filters(&self, filters: &Filters) -> Result<()> {
+        crate::list::check_filters(filters, &FILTERS)
+    }
+
     /// Past events, then, until `until` or for ever, new ones. `sink` returns false to stop.
     pub fn events(&self, options: EventOptions, sink: &mut dyn FnMut(Event) -> bool) -> Result<()> {
         crate::list::check_filters(&options.filters, &FILTERS)?;
@@ -148,7 +154,7 @@ impl Engine {
                     seq = number;
                     let early = options.since.is_some_and(|since| event.time_nano < since);
                     let late = options.until.is_some_and(|until| event.time_nano > until);
-                    if !early && !late && matches(&event, &options.filters) && !sink(event) {
+                    if !early && !late && event_matches(&event, &options.filters) && !sink(event) {
                         return Ok(());
                     }
                 }

@@ -46,30 +46,37 @@ impl Engine {
     /// `Conflict` if the container does not run or is paused; `CommandNotFound` and
     /// `CommandNotExecutable` if the program can't be run.
     pub fn exec(&self, name: &str, config: ExecConfig, detach: bool) -> Result<ExecSession> {
+        self.exec_as(name, names::new_id()?, config, detach)
+    }
+
+    /// The container, if a program can be run in it.
+    pub(crate) fn ready_for_exec(&self, name: &str) -> Result<Record> {
         let record = self.current(name)?;
         match record.state {
-            State::Running => {}
-            State::Paused => {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!(
-                        "container {} is paused, unpause the container before exec",
-                        record.name
-                    ),
-                ));
-            }
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!("container {} is not running", record.id),
-                ));
-            }
+            State::Running => Ok(record),
+            State::Paused => Err(Error::new(
+                ErrorKind::Conflict,
+                format!("container {} is paused, unpause the container before exec", record.name),
+            )),
+            _ => Err(Error::new(
+                ErrorKind::Conflict,
+                format!("container {} is not running", record.id),
+            )),
         }
+    }
+
+    pub(crate) fn exec_as(
+        &self,
+        name: &str,
+        exec_id: String,
+        config: ExecConfig,
+        detach: bool,
+    ) -> Result<ExecSession> {
+        let record = self.ready_for_exec(name)?;
         let argv = config.cmd.clone().unwrap_or_default();
         if argv.first().is_none_or(String::is_empty) {
             return Err(Error::invalid("No exec command specified"));
         }
-        let exec_id = names::new_id()?;
         let mut fds = Vec::new();
         let (mut stdin, mut stdout, mut stderr) = (None, None, None);
         if !config.tty {

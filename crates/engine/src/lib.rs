@@ -17,6 +17,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod exec_instance;
 pub mod foreign;
 mod health;
 mod image_copy;
@@ -50,15 +51,17 @@ mod volumes;
 mod watch;
 
 pub use attachment::{Attachment, Frame};
-pub use clock::human_duration;
+pub use clock::{human_duration, rfc3339, rfc3339_fixed};
 pub use engine::{
     ArchiveFormat, AttachOptions, CommitOptions, Engine, EngineOptions, EventOptions, Filters,
     ImportOptions, ListOptions, LogLine, LogOptions, NoProgress, PathStat, Progress, RemoveOptions,
     StreamKind, WaitCondition, helper_args,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use events::event_matches;
 pub use exec::ExecSession;
 pub use image_copy::{CopyOptions, Place};
+pub use logs::{LogReader, LogState};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;
 pub use remote::{RemoteImage, RemoteManifest};

@@ -465,6 +465,9 @@ impl Engine {
             Ok(())
         })?;
         self.keeper().forget_exit(&record.id);
+        if let Err(e) = self.forget_execs(&record.id) {
+            problems.push(format!("its execs: {e}"));
+        }
         if let Err(e) = self.store().remove_container_directory(&record.id) {
             problems.push(e.to_string());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use keeper::journal::{Bound, Reader, Record as Entry, Stream};
 use rustix::event::{PollFd, PollFlags};
@@ -68,15 +69,145 @@ pub(crate) fn bound(config: &LogConfig) -> Result<Bound> {
     Ok(bound)
 }
 
+/// Reads a container's journal, and what is added to it. Poll [`LogReader::fd`], then call
+/// [`LogReader::read`] until [`LogReader::state`] says that there is no more for now.
+#[derive(Debug)]
+pub struct LogReader {
+    options: LogOptions,
+    /// The container's id.
+    id: String,
+    /// A run that ended before we began does not end our following.
+    began: i64,
+    path: std::path::PathBuf,
+    reader: Reader,
+    watch: Option<OwnedFd>,
+    /// The last lines so far, until the first look has come to the end.
+    tail: Option<Tail>,
+    state: LogState,
+    /// No more will be written than is there.
+    ended: bool,
+}
+
+/// Where a [`LogReader`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogState {
+    /// There is more to read at once.
+    More,
+    /// All was read that is there for now.
+    Waiting,
+    /// Nothing more will come.
+    Ended,
+}
+
+/// The last so many lines.
+#[derive(Debug)]
+struct Tail {
+    most: u64,
+    kept: VecDeque<LogLine>,
+    lines: u64,
+}
+
+impl Tail {
+    fn push(&mut self, line: LogLine) {
+        let whole = |line: &LogLine| line.bytes.last() == Some(&b'\n');
+        self.lines += u64::from(whole(&line));
+        self.kept.push_back(line);
+        let open = self.kept.back().is_some_and(|last| !whole(last));
+        while self.lines + u64::from(open) > self.most {
+            let Some(first) = self.kept.pop_front() else { break };
+            self.lines -= u64::from(whole(&first));
+        }
+        if self.most == 0 {
+            self.kept.clear();
+        }
+    }
+}
+
+/// Lines that one reading gives at the most.
+const BATCH: usize = 1000;
+
+impl LogReader {
+    /// Readable when something may have been added; `None` where nothing is followed.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.watch.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Where it is.
+    pub fn state(&self) -> LogState {
+        self.state
+    }
+
+    /// The next lines, without waiting.
+    pub fn read(&mut self, engine: &Engine) -> Result<Vec<LogLine>> {
+        let path = self.path.clone();
+        let failed =
+            |e: io::Error| Error::system(format!("cannot read the journal {}", path.display()), e);
+        if let Some(watch) = &self.watch {
+            drain(watch);
+            // A journal whose keeper was killed for good gets no last word. Looked for before the
+            // journal is read, so that what was written until then is read.
+            if self.state == LogState::Waiting
+                && engine
+                    .current(&self.id)
+                    .is_ok_and(|now| !now.state.is_live() || now.started_ns != self.began)
+            {
+                self.ended = true;
+            }
+        }
+        let mut lines = Vec::new();
+        let mut full = false;
+        while let Some(entry) = self.reader.next_record().map_err(failed)? {
+            if entry.stream == Stream::Event {
+                self.ended |= is_end(&entry) && entry.time_ns >= self.began;
+                continue;
+            }
+            if self.options.until.is_some_and(|until| entry.time_ns > until) {
+                self.ended = true;
+                break;
+            }
+            let wanted = match entry.stream {
+                Stream::Stdout => self.options.stdout,
+                Stream::Stderr => self.options.stderr,
+                Stream::Event => false,
+            };
+            if !wanted || self.options.since.is_some_and(|since| entry.time_ns < since) {
+                continue;
+            }
+            let stream = match entry.stream {
+                Stream::Stderr => StreamKind::Stderr,
+                _ => StreamKind::Stdout,
+            };
+            let line = LogLine { time: entry.time_ns, stream, bytes: entry.bytes };
+            match &mut self.tail {
+                Some(tail) => tail.push(line),
+                None => lines.push(line),
+            }
+            if lines.len() >= BATCH {
+                full = true;
+                break;
+            }
+        }
+        if !full && let Some(tail) = self.tail.take() {
+            lines.extend(tail.kept);
+        }
+        let over = self.options.until.is_some_and(|until| crate::clock::now() > until);
+        self.state = if full {
+            LogState::More
+        } else if self.ended || over || self.watch.is_none() {
+            LogState::Ended
+        } else {
+            LogState::Waiting
+        };
+        Ok(lines)
+    }
+}
+
 impl Engine {
-    /// Calls `sink` for each line of the journal; it returns false to stop. With
-    /// `follow`, waits for more until the container ends.
-    pub fn logs(
-        &self,
-        name: &str,
-        options: LogOptions,
-        sink: &mut dyn FnMut(LogLine) -> bool,
-    ) -> Result<()> {
+    /// A reader of a container's journal.
+    ///
+    /// # Errors
+    /// `Unsupported` where the log driver keeps nothing.
+    pub fn log_reader(&self, name: &str, options: LogOptions) -> Result<LogReader> {
         let record = self.current(name)?;
         let driver = record.definition.host.log_config.r#type.as_str();
         if matches!(driver, "none" | "passthrough") {
@@ -96,80 +227,42 @@ impl Engine {
         } else {
             None
         };
-        let mut reader = Reader::open(&path).map_err(failed)?;
-        let wanted = |entry: &Entry| {
-            let stream = match entry.stream {
-                Stream::Stdout => options.stdout,
-                Stream::Stderr => options.stderr,
-                Stream::Event => false,
-            };
-            stream && options.since.is_none_or(|since| entry.time_ns >= since)
-        };
-        let late = |entry: &Entry| options.until.is_some_and(|until| entry.time_ns > until);
-        let line = |entry: Entry| LogLine {
-            time: entry.time_ns,
-            stream: if entry.stream == Stream::Stderr {
-                StreamKind::Stderr
-            } else {
-                StreamKind::Stdout
-            },
-            bytes: entry.bytes,
-        };
-        // A run that ended before we began does not end our following.
-        let began = record.started_ns;
-        let mut ended = false;
-        let mut tail: Option<VecDeque<LogLine>> = options.tail.map(|_| VecDeque::new());
-        let mut lines = 0u64;
+        let reader = Reader::open(&path).map_err(failed)?;
+        let tail = options.tail.map(|most| Tail { most, kept: VecDeque::new(), lines: 0 });
+        Ok(LogReader {
+            options,
+            id: record.id,
+            began: record.started_ns,
+            path,
+            reader,
+            watch,
+            tail,
+            state: LogState::More,
+            ended: false,
+        })
+    }
+
+    /// Calls `sink` for each line of the journal; it returns false to stop. With
+    /// `follow`, waits for more until the container ends.
+    pub fn logs(
+        &self,
+        name: &str,
+        options: LogOptions,
+        sink: &mut dyn FnMut(LogLine) -> bool,
+    ) -> Result<()> {
+        let mut reader = self.log_reader(name, options)?;
         loop {
-            while let Some(entry) = reader.next_record().map_err(failed)? {
-                if entry.stream == Stream::Event {
-                    ended |= is_end(&entry) && entry.time_ns >= began;
-                    continue;
-                }
-                if late(&entry) {
-                    ended = true;
-                    break;
-                }
-                if !wanted(&entry) {
-                    continue;
-                }
-                let line = line(entry);
-                match (&mut tail, options.tail) {
-                    (Some(kept), Some(most)) => {
-                        lines += u64::from(line.bytes.last() == Some(&b'\n'));
-                        kept.push_back(line);
-                        let open = kept.back().is_some_and(|l| l.bytes.last() != Some(&b'\n'));
-                        while lines + u64::from(open) > most {
-                            let Some(first) = kept.pop_front() else { break };
-                            lines -= u64::from(first.bytes.last() == Some(&b'\n'));
-                        }
-                        if most == 0 {
-                            kept.clear();
-                        }
-                    }
-                    _ => {
-                        if !sink(line) {
-                            return Ok(());
-                        }
-                    }
-                }
-            }
-            for line in tail.take().into_iter().flatten() {
+            for line in reader.read(self)? {
                 if !sink(line) {
                     return Ok(());
                 }
             }
-            let Some(watch) = &watch else { return Ok(()) };
-            if ended {
-                return Ok(());
-            }
-            if options.until.is_some_and(|until| crate::clock::now() > until) {
-                return Ok(());
-            }
-            wait(watch).map_err(failed)?;
-            // A journal whose keeper was killed for good gets no last word.
-            if self.current(&record.id).is_ok_and(|r| !r.state.is_live() || r.started_ns != began) {
-                ended = true;
+            match (reader.state(), &reader.watch) {
+                (LogState::More, _) => {}
+                (LogState::Waiting, Some(watch)) => wait(watch).map_err(|e| {
+                    Error::system(format!("cannot wait for the journal of {name}"), e)
+                })?,
+                _ => return Ok(()),
             }
         }
     }
@@ -183,7 +276,7 @@ pub(crate) fn is_end(entry: &Entry) -> bool {
     serde_json::from_slice::<Action>(&entry.bytes).is_ok_and(|a| a.action == "die")
 }
 
-fn follow(path: &std::path::Path) -> io::Result<std::os::fd::OwnedFd> {
+fn follow(path: &std::path::Path) -> io::Result<OwnedFd> {
     let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     let dir = path.parent().unwrap_or(path);
     let events = inotify::WatchFlags::MODIFY
@@ -195,16 +288,20 @@ fn follow(path: &std::path::Path) -> io::Result<std::os::fd::OwnedFd> {
 }
 
 /// Waits for a change, at most a second.
-fn wait(fd: &std::os::fd::OwnedFd) -> io::Result<()> {
+fn wait(fd: &OwnedFd) -> io::Result<()> {
     let second = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
     let mut ready = [PollFd::new(fd, PollFlags::IN)];
     match rustix::event::poll(&mut ready, Some(&second)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(e) => return Err(e.into()),
     }
+    Ok(())
+}
+
+/// Empties the queue: what has changed is read from the journal.
+fn drain(fd: &OwnedFd) {
     let mut buffer = [0u8; 4096];
     while matches!(rustix::io::read(fd, &mut buffer), Ok(n) if n > 0) {}
-    Ok(())
 }
 
 #[cfg(test)]

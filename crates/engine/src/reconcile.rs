@@ -153,6 +153,11 @@ impl Engine {
         })
     }
 
+    /// The whole id of a container that is named by id, part of it, or name.
+    pub fn id_of(&self, name: &str) -> Result<String> {
+        Ok(record::find(self.db(), name)?.id)
+    }
+
     /// The present state of one container: finds it, and if it is stored as running,
     /// makes sure that it is.
     pub(crate) fn current(&self, name: &str) -> Result<Record> {

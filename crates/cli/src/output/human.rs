@@ -94,10 +94,7 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
 
 /// Nanoseconds since 1970 as `logs -t` writes them: nine digits of fraction, UTC.
 pub(crate) fn nano_utc(nanos: i64) -> String {
-    match jiff::Timestamp::from_nanosecond(i128::from(nanos)) {
-        Ok(stamp) => stamp.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string(),
-        Err(_) => nanos.to_string(),
-    }
+    engine::rfc3339_fixed(nanos)
 }
 
 /// Nanoseconds since 1970 as `events` writes them: nine digits, the zone of this machine.

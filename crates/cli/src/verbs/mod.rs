@@ -52,6 +52,7 @@ pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
 pub(crate) mod search;
+pub(crate) mod serve;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;

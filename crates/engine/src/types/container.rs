@@ -478,6 +478,53 @@ pub struct ExecConfig {
     pub working_dir: String,
 }
 
+/// What is known of an exec.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ExecInspect {
+    /// 64 hex digits.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// It was started and has not ended.
+    pub running: bool,
+    /// How it ended.
+    pub exit_code: Option<i32>,
+    /// What it runs.
+    pub process_config: ExecProcessConfig,
+    /// Its standard input is open to a client.
+    pub open_stdin: bool,
+    /// Its standard error goes to a client.
+    pub open_stderr: bool,
+    /// Its standard output goes to a client.
+    pub open_stdout: bool,
+    /// Always false; kept for the shape.
+    pub can_remove: bool,
+    /// Where it runs.
+    #[serde(rename = "ContainerID")]
+    pub container_id: String,
+    /// As asked for.
+    pub detach_keys: String,
+    /// Pid on the host, 0 before the start.
+    pub pid: i32,
+}
+
+/// What an exec runs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecProcessConfig {
+    /// It has a terminal.
+    pub tty: bool,
+    /// The program.
+    pub entrypoint: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// It has all capabilities.
+    pub privileged: bool,
+    /// Whose it is, as asked for.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub user: String,
+}
+
 /// Answer to `top`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

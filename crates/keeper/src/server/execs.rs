@@ -127,6 +127,14 @@ impl Keeper {
         let Some(exec) = self.execs.remove(&token) else { return Ok(()) };
         self.sources.remove(&token);
         let _ = epoll::delete(&self.epoll, &exec.pidfd);
+        // Only for an exec that somebody may ask for later; the others have no directory.
+        let execs = self.run_root.join("execs").join(&exec.container);
+        let left = std::fs::write(execs.join(format!("{}.exit", exec.id)), code.to_string());
+        if let Err(e) = left
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            self.complain(&format!("exit code of exec {}: {e}", exec.id));
+        }
         if let Some(client) = exec.client {
             let exit = Exit {
                 id: exec.id,
