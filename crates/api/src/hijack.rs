@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::{BufMut, Bytes, BytesMut};
 use engine::{AttachOptions, Attachment, Frame, LogLine, StreamKind};
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::unix::AsyncFd;
@@ -47,10 +47,29 @@ pub(crate) fn framed(stream: StreamKind, bytes: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// Where a stream goes.
+/// Where a stream goes, before the answer is sent.
 pub(crate) enum Channel {
     Upgraded(OnUpgrade),
     Body(AsyncWriter),
+}
+
+/// Where a stream goes.
+pub(crate) enum Line {
+    Connection(TokioIo<Upgraded>),
+    Body(AsyncWriter),
+}
+
+impl Channel {
+    /// Waits until the answer is sent. What is written before that may get lost in clients that read the
+    /// answer's head through a buffer.
+    pub(crate) async fn ready(self) -> io::Result<Line> {
+        Ok(match self {
+            Channel::Upgraded(upgrade) => {
+                Line::Connection(TokioIo::new(upgrade.await.map_err(io::Error::other)?))
+            }
+            Channel::Body(writer) => Line::Body(writer),
+        })
+    }
 }
 
 /// The answer to a request for streams, and where they go once it is sent.
@@ -130,31 +149,30 @@ impl Waiting {
 
 /// Writes what the journal had, then copies between an attachment and the client until one of them ends.
 pub(crate) async fn copy(
-    channel: Channel,
+    line: Line,
     tty: bool,
     logs: &[LogLine],
     attachment: Option<Attachment>,
     sizes: Option<mpsc::UnboundedReceiver<Size>>,
 ) -> io::Result<()> {
-    let write = |line: &LogLine| {
-        if tty { Bytes::copy_from_slice(&line.bytes) } else { framed(line.stream, &line.bytes) }
+    let write = |log: &LogLine| {
+        if tty { Bytes::copy_from_slice(&log.bytes) } else { framed(log.stream, &log.bytes) }
     };
-    match channel {
-        Channel::Upgraded(upgrade) => {
-            let io = TokioIo::new(upgrade.await.map_err(io::Error::other)?);
+    match line {
+        Line::Connection(io) => {
             let (read, mut output) = tokio::io::split(io);
-            for line in logs {
-                output.put(write(line)).await?;
+            for log in logs {
+                output.put(write(log)).await?;
             }
             if let Some(attachment) = attachment {
                 exchange(attachment, Some(read), &mut output, tty, sizes).await?;
             }
             output.shutdown().await
         }
-        Channel::Body(writer) => {
+        Line::Body(writer) => {
             let mut output = ToBody(writer);
-            for line in logs {
-                output.put(write(line)).await?;
+            for log in logs {
+                output.put(write(log)).await?;
             }
             if let Some(attachment) = attachment {
                 exchange(attachment, None::<tokio::io::Empty>, &mut output, tty, sizes).await?;

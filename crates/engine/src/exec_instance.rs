@@ -75,6 +75,14 @@ impl Engine {
         Ok(id)
     }
 
+    /// Whether a program can be run in a container now.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` if it does not run or is paused.
+    pub fn check_exec(&self, name: &str) -> Result<()> {
+        self.ready_for_exec(name).map(drop)
+    }
+
     /// Starts an exec once. `size` is the terminal's, rows and columns.
     ///
     /// # Errors
@@ -96,7 +104,21 @@ impl Engine {
         if size.and_then(terminal_size).is_some() {
             config.console_size = size;
         }
-        let session = self.exec_as(&instance.container, id.to_owned(), config, detach)?;
+        let session = match self.exec_as(&instance.container, id.to_owned(), config, detach) {
+            Ok(session) => session,
+            Err(error) => {
+                let code = error.run_exit_code();
+                if matches!(
+                    error.kind,
+                    ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable
+                ) {
+                    // It is over before it began: that is how it ended. The error itself says more.
+                    let exit = self.execs_of(&instance.container).join(format!("{id}.exit"));
+                    let _ = std::fs::write(exit, code.to_string());
+                }
+                return Err(error);
+            }
+        };
         instance.pid = session.pid;
         self.write_exec(id, &instance)?;
         Ok(session)

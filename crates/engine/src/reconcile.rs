@@ -76,10 +76,12 @@ impl Engine {
         let mut remove = None;
         self.store().db().transaction(|tx| -> Result<()> {
             let Some(mut record) = record::by_id(tx, &exit.id)? else { return Ok(()) };
-            if record.state == State::Created && record.started_ns < exit.started_at {
-                // Who started it was killed before it could write that down.
+            let idle = matches!(record.state, State::Created | State::Exited | State::Restarting);
+            if idle && record.started_ns < exit.started_at {
+                // Who started it was killed before it could write that down, or is about to.
                 record.state = State::Running;
                 record.started_ns = exit.started_at;
+                events::note_container(tx, exit.started_at, "start", &record, &[])?;
             }
             apply_exit(tx, &mut record, exit)?;
             if record.definition.host.auto_remove && !record.state.is_live() {
@@ -164,9 +166,7 @@ impl Engine {
         let record = record::find(self.db(), name)?;
         if !record.state.is_live() {
             // A start that nobody wrote down leaves its traces with the keeper.
-            if record.state == State::Created
-                && let Some(exit) = self.keeper().exit_of(&record.id)
-            {
+            if let Some(exit) = self.keeper().exit_of(&record.id) {
                 self.take_in(&exit)?;
                 return record::find(self.db(), &record.id);
             }

@@ -245,10 +245,23 @@ impl Engine {
             record.run.gave_up = false;
             record.restarts = 0;
         }
-        let record = &*record;
         self.store().db().transaction(|tx| -> Result<()> {
+            let Some(now) = record::by_id(tx, &record.id)? else { return Ok(()) };
+            let known = now.started_ns >= at;
+            if known {
+                // Somebody else saw this run before we could write it down, perhaps its end, too.
+                record.state = now.state;
+                record.exit_code = now.exit_code;
+                record.finished_ns = now.finished_ns;
+                record.oom_killed = now.oom_killed;
+                record.error = now.error;
+                if !now.state.is_live() {
+                    (record.pid, record.start_time) = (0, 0);
+                    record.run.health = now.run.health;
+                }
+            }
             record::update(tx, record)?;
-            events::note_container(tx, at, "start", record, &[])
+            if known { Ok(()) } else { events::note_container(tx, at, "start", record, &[]) }
         })?;
         Ok(attachment)
     }

@@ -11,9 +11,18 @@ pub struct Os(pub i32);
 
 impl fmt::Display for Os {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The standard library appends "(os error 2)"; the words alone are what people search.
+        // The standard library appends "(os error 2)"; the words alone are what people search. In small
+        // letters, as Go writes them: Docker's client tells by "is a directory" which code to exit with.
         let text = std::io::Error::from_raw_os_error(self.0).to_string();
-        f.write_str(text.split(" (os error").next().unwrap_or(&text))
+        let text = text.split(" (os error").next().unwrap_or(&text);
+        let mut letters = text.chars();
+        match (letters.next(), letters.clone().next()) {
+            // But for names, as in "RFS specific error".
+            (Some(first), Some(second)) if second.is_lowercase() => {
+                write!(f, "{}{}", first.to_lowercase(), letters.as_str())
+            }
+            _ => f.write_str(text),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use engine::types::{CreateRequest, DiffEntry, UpdateRequest};
-use engine::{AttachOptions, ListOptions, PathStat, RemoveOptions};
+use engine::{AttachOptions, ErrorKind, ListOptions, PathStat, RemoveOptions};
 use hyper::StatusCode;
 use serde::Serialize;
 
@@ -102,7 +102,20 @@ pub(crate) async fn start(mut request: Request, server: &Server, id: &str) -> Ou
         let first = attachers.next();
         // Those who wait hear from the first byte on; a failed start ends their waiting.
         let options = first.as_ref().map(|first| first.options);
-        let attachment = engine.start(&id, options)?;
+        let attachment = match engine.start(&id, options) {
+            Ok(attachment) => attachment,
+            Err(error) => {
+                // The client waits for the removal that it asked for with `--rm`.
+                if !matches!(error.kind, ErrorKind::NotModified | ErrorKind::NotFound)
+                    && engine
+                        .inspect(&id, false)
+                        .is_ok_and(|c| c.host_config.auto_remove && !c.state.running)
+                {
+                    let _ = engine.remove(&id, RemoveOptions { force: false, volumes: true });
+                }
+                return Err(error);
+            }
+        };
         if let (Some(first), Some(attachment)) = (first, attachment) {
             // It may have gone meanwhile.
             let _ = first.give.send(attachment);

@@ -1,6 +1,7 @@
 //! `/exec` and `/containers/{id}/exec`.
 
 use engine::types::ExecConfig;
+use engine::{LogLine, StreamKind};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -35,24 +36,45 @@ pub(crate) async fn start(mut request: Request, server: &Server, id: &str) -> Ou
     if wanted.console_size.is_some() && !known.process_config.tty {
         return Err(Failure::invalid("console size is only supported when TTY is enabled"));
     }
-    let tty = known.process_config.tty;
-    let (exec, size) = (id.to_owned(), wanted.console_size);
-    let detach = wanted.detach;
-    // Heard from before the start, as a client asks for the size as soon as it is told of it.
-    let sizes = server.waiting.terminal(id);
-    let started = server.work.ask(move |engine| engine.start_exec(&exec, detach, size)).await;
-    let session = started.inspect_err(|_| server.waiting.forget(id))?;
-    let Some(attachment) = session.attachment else {
-        server.waiting.forget(id);
+    if known.pid != 0 || known.exit_code.is_some() {
+        return Err(Failure::new(
+            StatusCode::CONFLICT,
+            format!("Error: Exec command {id} is already running"),
+        ));
+    }
+    let (exec, container) = (id.to_owned(), known.container_id.clone());
+    server.work.ask(move |engine| engine.check_exec(&container)).await?;
+    let size = wanted.console_size;
+    if wanted.detach {
+        server.work.ask(move |engine| engine.start_exec(&exec, true, size)).await?;
         return Ok(empty(StatusCode::OK));
-    };
+    }
+    let tty = known.process_config.tty;
     let content_type = hijack::content_type(tty || wanted.tty, request.version);
     let (channel, answer) = hijack::open(&mut request, content_type);
-    let (waiting, id) = (server.waiting.clone(), id.to_owned());
+    // Heard from before the start: a client tells the size as soon as it has the answer.
+    let sizes = server.waiting.terminal(id);
+    let server = server.clone();
     tokio::spawn(async move {
         // A client that has gone is no failure; the process goes on.
-        let _ = hijack::copy(channel, tty, &[], Some(attachment), Some(sizes)).await;
-        waiting.forget(&id);
+        if let Ok(line) = channel.ready().await {
+            let name = exec.clone();
+            let started =
+                server.work.ask(move |engine| engine.start_exec(&name, false, size)).await;
+            let _ = match started {
+                Ok(session) => hijack::copy(line, tty, &[], session.attachment, Some(sizes)).await,
+                // A program that can't be run is told in the stream, where Docker's clients look for it.
+                Err(failure) => {
+                    let message = LogLine {
+                        time: 0,
+                        stream: StreamKind::Stdout,
+                        bytes: format!("{failure}\r\n").into_bytes(),
+                    };
+                    hijack::copy(line, tty, &[message], None, None).await
+                }
+            };
+        }
+        server.waiting.forget(&exec);
     });
     Ok(answer)
 }

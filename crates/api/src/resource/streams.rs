@@ -67,7 +67,9 @@ pub(crate) async fn attach(mut request: Request, server: &Server, id: &str) -> O
             Source::Now(attachment) => Some(attachment),
             Source::AtStart(start) => started(&server, &id, options, start, listener).await,
         };
-        let _ = hijack::copy(channel, tty, &logs, attachment, None).await;
+        if let Ok(line) = channel.ready().await {
+            let _ = hijack::copy(line, tty, &logs, attachment, None).await;
+        }
     });
     Ok(answer)
 }

@@ -1,6 +1,6 @@
 //! Killing any process of the engine, at any moment.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::harness::{Engine, text, until};
 
@@ -173,5 +173,33 @@ fn after_a_reboot_containers_are_shown_as_ended() {
     assert_eq!(e.inspect("{{.State.Status}} {{.State.ExitCode}}", "c1"), "exited 255");
     e.ok(["start", "c1"]);
     assert_eq!(e.inspect("{{.State.Running}}", "c1"), "true");
+    e.finish();
+}
+
+/// Who looks at the same moment takes the report of an end in before the start is written down.
+#[test]
+fn a_short_run_is_written_down_once_whoever_looks() {
+    let e = Engine::new();
+    let mut watcher = e.command().args(["events"]).stdout(Stdio::null()).spawn().unwrap();
+    e.ok(["create", "--name", "again", "bb", "sh", "-c", "exit 3"]);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..12 {
+                    let id = e.ok(["run", "-d", "bb", "sh", "-c", "exit 4"]);
+                    assert_eq!(e.ok(["wait", &id]), "4");
+                }
+            });
+        }
+        for _ in 0..12 {
+            e.ok(["start", "again"]);
+            assert_eq!(e.ok(["wait", "again"]), "3");
+        }
+    });
+    let starts = e.ok(["events", "--since", "1h", "--until", "0s", "--format", "{{.Action}}"]);
+    let count = |action: &str| starts.lines().filter(|line| *line == action).count();
+    assert_eq!((count("start"), count("die")), (48, 48));
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
     e.finish();
 }

@@ -1,0 +1,168 @@
+//! The same script through both doors: `docker` over the API, and `wherry` itself.
+
+use std::process::{Command, Output};
+
+use crate::harness::{Engine, text};
+use crate::server::Served;
+
+/// Each line a command; what it prints and how it ends must be the same through both doors. `@` in front:
+/// only the exit code is compared (what it prints differs from run to run).
+const SCRIPT: &str = r#"
+images --format {{.Repository}}:{{.Tag}}
+run --rm --network none bb echo hello
+run --rm --network none bb sh -c 'echo out; echo err >&2; exit 7'
+run --rm --network none bb nosuchprogram
+run --rm --network none bb /etc
+run --rm --network none --entrypoint /bin/echo bb a b
+run --rm --network none -e A=b -w /tmp -u 1000 bb sh -c 'echo $A; pwd; id -u'
+run --rm --network none --read-only bb touch /x
+run --rm --network none --memory 64m --cpus 0.5 --pids-limit 50 bb true
+run --rm --network none --tmpfs /t:size=1m -v vol:/v bb sh -c 'echo 1 > /v/f; cat /v/f'
+@run -d --name c1 --network none --label a=b bb sh -c 'echo one; echo two >&2; sleep 1000'
+ps --format '{{.Names}} {{.Image}} {{.State}} {{.Label "a"}}'
+ps -a --filter label=a=b --format {{.Names}}
+ps --filter status=exited -q
+logs c1
+logs --tail 1 c1
+exec c1 sh -c 'echo in; exit 3'
+@exec c1 nosuchprogram
+exec -e X=y -w /tmp -u ann c1 sh -c 'echo $X; pwd; id -un'
+exec nope true
+inspect -f '{{.State.Status}} {{.Config.Image}} {{.HostConfig.NetworkMode}} {{json .Config.Cmd}}' c1
+inspect -f '{{if .State.Health}}{{.State.Health.Status}}{{end}}' c1
+inspect nope
+top c1 -o args
+diff c1
+exec c1 touch /new
+diff c1
+rename c1 c2
+rename nope x1
+pause c2
+exec c2 true
+ps --format {{.State}}
+unpause c2
+update --memory 100m --memory-swap 200m c2
+inspect -f {{.HostConfig.Memory}} c2
+@stats --no-stream c2
+rm c2
+stop -t 1 c2
+stop c2
+start c2
+restart -t 0 c2
+kill -s TERM c2
+kill c2
+wait c2
+inspect -f {{.State.ExitCode}} c2
+@commit -m why -a me -c 'ENV N=1' c2 made:1
+run --rm --network none made:1 sh -c 'echo $N; ls /new'
+history --format '{{.CreatedBy}} {{.Comment}}' made:1
+image inspect -f '{{.Config.Env}} {{.Os}}' made:1
+tag made:1 other:2
+images --format {{.Repository}}:{{.Tag}} --filter reference=other
+@rmi other:2 made:1
+rmi nope
+rm c2
+rm c2
+volume create --label k=v v1
+volume ls -q
+volume inspect -f '{{.Name}} {{.Driver}} {{.Labels}}' v1
+volume rm v1
+volume rm v1
+volume rm vol
+@system df
+@container prune -f
+@image prune -f
+@volume prune -f
+run --rm --network none --restart always bb true
+run --name bad/name --network none bb true
+run --rm --network none --pull never nosuchimage
+create --name k1 --network none bb false
+start -a k1
+port k1
+rm k1
+"#;
+
+fn docker() -> Option<&'static str> {
+    let there = Command::new("docker").arg("--version").output().is_ok_and(|o| o.status.success());
+    if !there {
+        eprintln!("not tested: there is no docker client on this machine");
+    }
+    there.then_some("docker")
+}
+
+/// What differs from run to run in any case: ids.
+fn comparable(bytes: &[u8]) -> String {
+    let line = |line: &str| {
+        line.split(' ')
+            .map(|word| {
+                let hex = word.trim_start_matches("sha256:");
+                let id = matches!(hex.len(), 12 | 64) && hex.bytes().all(|b| b.is_ascii_hexdigit());
+                if id { "ID" } else { word }
+            })
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    text(bytes).lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_same_script_through_both_doors() {
+    let Some(docker) = docker() else { return };
+    let served = Served::new();
+    let own = Engine::new();
+    let mut problems = Vec::new();
+    for line in SCRIPT.lines().filter(|line| !line.is_empty()) {
+        let (command, only_code) = match line.strip_prefix('@') {
+            Some(rest) => (rest, true),
+            None => (line, false),
+        };
+        let args = words(command);
+        let theirs: Output = served
+            .client("timeout")
+            .args(["-s", "KILL", "60", docker])
+            .args(&args)
+            .output()
+            .unwrap();
+        // Called as docker, it says what docker says.
+        let mut ours = own.command();
+        std::os::unix::process::CommandExt::arg0(&mut ours, "docker");
+        let ours: Output = ours.args(&args).output().unwrap();
+        if theirs.status.code() != ours.status.code() {
+            problems.push(format!(
+                "{command}: {:?} over the API ({} {}), {:?} by itself ({} {})",
+                theirs.status.code(),
+                text(&theirs.stdout),
+                text(&theirs.stderr),
+                ours.status.code(),
+                text(&ours.stdout),
+                text(&ours.stderr)
+            ));
+        }
+        let streams =
+            [("stdout", &theirs.stdout, &ours.stdout), ("stderr", &theirs.stderr, &ours.stderr)];
+        for (stream, theirs, ours) in streams {
+            let (theirs, ours) = (comparable(theirs), comparable(ours));
+            if theirs != ours && !only_code {
+                problems.push(format!(
+                    "{command}: {stream}\n  over the API: {theirs:?}\n  by itself:    {ours:?}"
+                ));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    own.finish();
+    served.finish();
+}
+
+/// Words of a line, with single quotes.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (number, part) in line.split('\'').enumerate() {
+        if number % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
+}

@@ -1,0 +1,126 @@
+//! Requests by hand: what well-behaved clients don't send.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::server::Served;
+
+/// Sends bytes and reads until the other side closes; the answer's head and body.
+fn exchange(served: &Served, bytes: &[u8]) -> (String, String) {
+    let mut stream = UnixStream::connect(served.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    // It may answer and close before it has read all.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    (head.to_owned(), body.to_owned())
+}
+
+fn ask(served: &Served, method: &str, path: &str, body: &str) -> (u16, String) {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (head, body) = exchange(served, request.as_bytes());
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
+    (status.unwrap_or_else(|| panic!("{method} {path}: {head:?}")), body)
+}
+
+#[test]
+fn what_no_client_sends() {
+    let served = Served::new();
+    for (method, path, body, status, message) in [
+        ("GET", "/nosuch", "", 404, "page not found"),
+        ("POST", "/_ping", "", 404, "page not found"),
+        ("GET", "/v1.23/info", "", 400, "too old"),
+        ("GET", "/v1.99/info", "", 400, "too new"),
+        ("GET", "/vx/info", "", 404, "page not found"),
+        ("GET", "//containers//json", "", 404, ""),
+        ("GET", "/containers/%2e%2e%2f/json", "", 404, "No such container"),
+        ("GET", "/containers/json?filters=%7B", "", 400, "invalid filter"),
+        ("GET", "/containers/json?filters=%7B%22nosuch%22%3A%5B%22x%22%5D%7D", "", 400, "nosuch"),
+        ("GET", "/containers/json?limit=x", "", 400, "limit"),
+        ("POST", "/containers/create", "", 400, "empty"),
+        ("POST", "/containers/create", "{", 400, "invalid JSON"),
+        ("POST", "/containers/create", "[]", 400, "invalid JSON"),
+        ("POST", "/containers/create", "{\"Image\": 7}", 400, "invalid JSON"),
+        ("POST", "/containers/create", "{\"Image\": \"nosuch\"}", 404, "No such image"),
+        (
+            "POST",
+            "/containers/create?name=a/b",
+            "{\"Image\": \"bb\"}",
+            400,
+            "Invalid container name",
+        ),
+        ("POST", "/containers/nosuch/start", "", 404, "No such container"),
+        ("POST", "/containers/nosuch/wait?condition=x", "", 400, "condition"),
+        ("GET", "/containers/nosuch/logs?stdout=1", "", 404, "No such container"),
+        ("GET", "/containers/nosuch/logs", "", 400, "at least one stream"),
+        ("GET", "/containers/nosuch/archive", "", 400, "path"),
+        ("POST", "/containers/nosuch/resize?h=x&w=1", "", 400, "not a number"),
+        ("POST", "/exec/nosuch/start", "{}", 404, "No such exec"),
+        ("GET", "/images/nosuch/json", "", 404, "No such image"),
+        ("GET", "/images//json", "", 400, ""),
+        ("POST", "/images/create", "", 400, "fromImage"),
+        ("POST", "/images/create?fromSrc=http%3A%2F%2Fx", "", 400, "fetches no archives"),
+        ("GET", "/images/get", "", 400, "at least one"),
+        ("POST", "/images/load", "nonsense", 400, ""),
+        ("GET", "/volumes/nosuch", "", 404, "no such volume"),
+        ("GET", "/events?since=x", "", 400, "invalid time"),
+        ("GET", "/events?filters=%7B%22nosuch%22%3A%5B%22x%22%5D%7D", "", 400, "nosuch"),
+        ("GET", "/system/df?type=x", "", 400, "unknown object type"),
+        ("GET", "/swarm", "", 503, "not a swarm manager"),
+        ("POST", "/swarm/leave", "", 503, "not part of a swarm"),
+        ("POST", "/build", "", 501, "does not build"),
+    ] {
+        let (got, answer) = ask(&served, method, path, body);
+        assert_eq!(got, status, "{method} {path}: {answer}");
+        let is_message = serde_json::from_str::<serde_json::Value>(&answer)
+            .is_ok_and(|v| v["message"].as_str().is_some_and(|m| m.contains(message)));
+        assert!(is_message, "{method} {path}: {answer}");
+    }
+    for bytes in [
+        b"\0\0\0\0\r\n\r\n".to_vec(),
+        b"GET / HTTP/9.9\r\n\r\n".to_vec(),
+        [b"GET /".to_vec(), vec![b'x'; 1 << 20]].concat(),
+        [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 1 << 20]].concat(),
+        b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n".to_vec(),
+    ] {
+        let (head, _) = exchange(&served, &bytes);
+        assert!(head.starts_with("HTTP/1.1 4") || head.is_empty(), "{head}");
+    }
+    // A body that does not end.
+    let huge = " ".repeat(9 << 20);
+    let (status, answer) = ask(&served, "POST", "/containers/create", &huge);
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(ask(&served, "GET", "/_ping", "").0, 200);
+    served.finish();
+}
+
+#[test]
+fn a_server_that_is_killed_takes_nothing_with_it() {
+    let mut served = Served::new();
+    let id = served.engine.ok(["run", "-d", "--network", "none", "bb", "sleep", "1000"]);
+    let (status, body) =
+        ask(&served, "POST", &format!("/containers/{id}/exec"), "{\"Cmd\": [\"sleep\", \"1000\"]}");
+    assert_eq!(status, 201, "{body}");
+    let exec: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let exec = exec["Id"].as_str().unwrap();
+    assert_eq!(ask(&served, "POST", &format!("/exec/{exec}/start"), "{\"Detach\": true}").0, 200);
+    served.restart();
+    let (status, body) = ask(&served, "GET", &format!("/exec/{exec}/json"), "");
+    assert_eq!(status, 200);
+    let state: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(state["Running"], true, "{body}");
+    let (_, body) = ask(&served, "GET", &format!("/containers/{id}/json"), "");
+    let state: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(state["State"]["Running"], true, "{body}");
+    // Two at the same time.
+    assert_eq!(served.engine.ok(["ps", "-q", "--no-trunc"]), id);
+    served.engine.ok(["rm", "-f", &id]);
+    served.finish();
+}
