@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
 
 use crate::error::io;
 use crate::{Durability, Error, Result};
@@ -110,7 +111,17 @@ impl Database {
         let transaction = begin.map_err(Error::from)?;
         let value = f(&transaction)?;
         transaction.commit().map_err(Error::from)?;
+        self.tell();
         Ok(value)
+    }
+
+    /// Tells those who watch the database's file that there is something new to read. The log's own
+    /// change comes too early for them: it is written before what it holds can be seen.
+    fn tell(&self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let now = Timestamps { last_access: now, last_modification: now };
+        // Who misses it looks from time to time.
+        let _ = rustix::fs::utimensat(rustix::fs::CWD, &self.path, &now, AtFlags::empty());
     }
 
     /// Makes everything committed so far survive a loss of power. The verbs that delete files call

@@ -85,7 +85,7 @@ rm k1
 fn docker() -> Option<&'static str> {
     let there = Command::new("docker").arg("--version").output().is_ok_and(|o| o.status.success());
     if !there {
-        eprintln!("not tested: there is no docker client on this machine");
+        eprintln!("not tested: there is no docker client here");
     }
     there.then_some("docker")
 }

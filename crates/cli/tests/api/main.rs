@@ -1,5 +1,5 @@
 //! The HTTP API through its clients: `docker`, docker-py, and requests by hand.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code)]
