@@ -22,7 +22,7 @@ use registry::{Access, Client, Document, Repository, Uploaded};
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pull::{choose, is_index};
+use crate::platforms::{Tree, choose, is_index, no_match};
 use crate::transfer::{Message, Meter, Metered, Transfer, from_io, parallel};
 
 /// Where an image is, or is to be.
@@ -479,12 +479,11 @@ impl Engine {
             let explicit = options.platform.is_some();
             let wanted = options.platform.as_deref().map(Platform::parse).transpose()?;
             let wanted = wanted.unwrap_or_else(Platform::host);
-            let index = Index::parse(&top.raw)?;
-            let entry = choose(&index, &wanted, explicit).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::NotFound,
-                    format!("no matching manifest for {wanted}; --all copies every one there is"),
-                )
+            let tree = Tree::read(&top, Some(&wanted), &mut |entry| source.document(entry))?;
+            let entry = choose(&tree.entries, &wanted, explicit).ok_or_else(|| {
+                let error = no_match(&tree.entries, &wanted);
+                let message = format!("{}; --all copies every one there is", error.message);
+                Error { message, ..error }
             })?;
             source.document(entry)?
         } else {

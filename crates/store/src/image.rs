@@ -213,7 +213,14 @@ impl Store {
         }
         let id = self.resolve(source)?;
         let target = target.clone().or_latest();
-        self.database.transaction(|tx| set_reference(tx, &target, &id))?;
+        let known = Reference::parse(source).ok().map(Reference::or_latest);
+        self.database.transaction(|tx| {
+            set_reference(tx, &target, &id)?;
+            if let Some(known) = &known {
+                crate::index::copy_index(tx, known, &target)?;
+            }
+            Ok::<_, Error>(())
+        })?;
         Ok(id)
     }
 

@@ -469,64 +469,6 @@ impl Store {
         self.image_by_id(&id)
     }
 
-    /// Keeps an index that was pulled whole, and its images as long as the name is there.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn add_index(
-        &self,
-        reference: &Reference,
-        index: &KnownManifest,
-        images: &[ImageId],
-    ) -> Result<()> {
-        self.writable_store()?;
-        let name = reference.to_string();
-        self.database.transaction(|tx| {
-            tx.prepare_cached("DELETE FROM indexes WHERE reference = ?1")?.execute([&name])?;
-            tx.prepare_cached(
-                "INSERT INTO indexes(reference, digest, media_type, raw) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![
-                name,
-                index.digest.to_string(),
-                index.media_type,
-                index.raw
-            ])?;
-            for image in images {
-                tx.prepare_cached(
-                    "INSERT OR IGNORE INTO index_images(reference, image_id) VALUES (?1, ?2)",
-                )?
-                .execute(params![name, image.to_string()])?;
-            }
-            Ok(())
-        })
-    }
-
-    /// The index that was pulled whole under a name, if the name still means it, and its images.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn index_of(&self, reference: &Reference) -> Result<Option<(KnownManifest, Vec<ImageId>)>> {
-        let connection = self.database.connection();
-        let name = reference.to_string();
-        let found = connection
-            .prepare_cached(
-                "SELECT digest, media_type, raw FROM indexes WHERE reference = ?1 AND EXISTS \
-                 (SELECT 1 FROM index_images JOIN image_tags USING (reference, image_id) \
-                  WHERE reference = ?1)",
-            )?
-            .query_row([&name], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        let Some((digest, media_type, raw)) = found else { return Ok(None) };
-        let mut statement =
-            connection.prepare_cached("SELECT image_id FROM index_images WHERE reference = ?1")?;
-        let ids = statement
-            .query_map([&name], |row| row.get::<_, String>(0))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        let ids = ids.iter().map(|id| id.parse()).collect::<oci::Result<_>>()?;
-        Ok(Some((KnownManifest { digest: digest.parse()?, media_type, raw }, ids)))
-    }
-
     /// Notes that something is made of an image now; to the hour, so that a start writes nothing more.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 
 mod bad;
 mod login;
+mod platforms;
 mod real;
 mod server;
 mod world;
