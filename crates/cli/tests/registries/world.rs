@@ -156,6 +156,10 @@ impl World {
 
     /// Loads an image of these layers.
     pub(crate) fn image(&self, name: &str, layers: &[Vec<u8>]) {
+        self.image_in("data", name, layers);
+    }
+
+    pub(crate) fn image_in(&self, data: &str, name: &str, layers: &[Vec<u8>]) {
         let config = config("amd64", layers);
         let config_name = format!("{}.json", sha256(&config).trim_start_matches("sha256:"));
         let names: Vec<String> = (0..layers.len()).map(|i| format!("{i}/layer.tar")).collect();
@@ -170,7 +174,7 @@ impl World {
         }
         let path = self.path("image.tar");
         fs::write(&path, tar_of(&files)).unwrap();
-        self.ok(&["load", "-q", "-i", path.to_str().unwrap()]);
+        self.ok_in(data, &["load", "-q", "-i", path.to_str().unwrap()]);
     }
 
     /// Nothing that should not be there: no image, no layer, no temporary file but the parts of a transfer.
