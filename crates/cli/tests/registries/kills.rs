@@ -208,16 +208,18 @@ impl Kills {
         let w = &self.w;
         w.layers_are_whole("data");
         self.every_byte_is_known();
-        let names = w.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
-        for name in names.lines() {
+        let images = w.ok(&["images", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"]);
+        let images: Vec<_> = images.lines().map(|line| line.split_once(' ').unwrap()).collect();
+        for (id, name) in &images {
             // Reads and verifies each layer.
-            let out = w.command(&["save", name]).output().unwrap();
+            let out = w.command(&["save", id]).output().unwrap();
             assert!(out.status.success(), "saving {name}: {}", text(&out.stderr));
         }
-        let names: Vec<&str> = names.lines().collect();
-        let name = names[self.random.below(names.len() as u64) as usize];
-        let key = name.strip_suffix(":latest").unwrap_or(name);
-        w.ok(&["create", "--name", "probe", name]);
+        let (id, name) = images[self.random.below(images.len() as u64) as usize];
+        // One without a name was a commit whose name a later one took.
+        let key = if name == "<none>:<none>" { "commit:1" } else { name };
+        let key = key.strip_suffix(":latest").unwrap_or(key);
+        w.ok(&["create", "--name", "probe", id]);
         let out = w.command(&["export", "probe"]).output().unwrap();
         assert!(out.status.success(), "exporting {name}: {}", text(&out.stderr));
         assert_eq!(files_in(&out.stdout), self.expected[key], "{name}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::platforms::multi_platform;
-use crate::server::{Registry, Setup};
+use crate::server::Registry;
 use crate::world::{World, have, list, noise, sha256, tar_of, text, until};
 
 fn three_layers() -> Vec<Vec<u8>> {
@@ -155,25 +155,6 @@ fn missing_images_are_fetched_for_a_container() {
     for id in ids.lines() {
         w.ok_in("two", &["rm", id]);
     }
-}
-
-#[test]
-fn certificates_are_checked() {
-    let w = World::new();
-    let setup = Setup { tls: true, client_certificates: true, ..Setup::default() };
-    let r = Registry::start(&w.dir, &setup);
-    w.image("app", &three_layers());
-    let name = r.name("app:1");
-    w.ok(&["tag", "app", &name]);
-    // Loopback is trusted as in Docker, but this one wants to know who we are.
-    let error = w.fails(&["push", &name]);
-    assert!(!error.contains("404"), "{error}");
-    r.trust(&w.path("certs.d"), true);
-    w.ok(&["push", &name]);
-    w.ok_in("two", &["pull", &name]);
-    // A key that is missing is named.
-    fs::remove_file(w.path("certs.d").join(r.host()).join("client.key")).unwrap();
-    assert!(w.fails(&["pull", &name]).contains("missing key client.key"));
 }
 
 #[test]

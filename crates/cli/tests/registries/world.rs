@@ -186,6 +186,15 @@ impl World {
         }
     }
 
+    /// The image with this name, and no other.
+    #[track_caller]
+    pub(crate) fn nothing_but(&self, name: &str) {
+        let id = self.ok(&["images", "-q", name]);
+        let mut all: Vec<String> = self.ok(&["images", "-aq"]).lines().map(str::to_owned).collect();
+        all.dedup();
+        assert_eq!(all, [id]);
+    }
+
     /// Each layer in the store is what its name says.
     #[track_caller]
     pub(crate) fn layers_are_whole(&self, data: &str) {
