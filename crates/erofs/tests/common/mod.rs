@@ -288,12 +288,42 @@ pub fn fsck(image: &Path, devices: &[PathBuf]) {
     );
 }
 
-/// `WHERRY_TEST_FSCK_EROFS` names a command; otherwise the installed one, if new enough.
+/// `mkfs.erofs --tar=i` of an archive: an index as ours, by others. False if there is none that can do it.
+fn mkfs(image: &Path, tar: &Path) -> bool {
+    let Some(program) = program("WHERRY_TEST_MKFS_EROFS", "mkfs.erofs") else { return false };
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("exec {program} --quiet --tar=i \"$@\"")).arg("mkfs");
+    let output = command.arg(image).arg(tar).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+/// What `mkfs.erofs --tar=i` makes of the archive shows the same. It knows no sparse files.
+pub fn same_as_mkfs(directory: &Path, tar: &Path, ours: &BTreeMap<Vec<u8>, Seen>) {
+    let theirs = directory.join("theirs.erofs");
+    if !mkfs(&theirs, tar) {
+        return;
+    }
+    let theirs = walk(&mount(&theirs, &[tar.to_owned()]));
+    let names = |tree: &BTreeMap<Vec<u8>, Seen>| {
+        tree.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(ours), names(&theirs));
+    for (name, seen) in &theirs {
+        assert_eq!(&ours[name], seen, "{}", String::from_utf8_lossy(name));
+    }
+}
+
 fn fsck_program() -> Option<String> {
-    if let Ok(program) = std::env::var("WHERRY_TEST_FSCK_EROFS") {
+    program("WHERRY_TEST_FSCK_EROFS", "fsck.erofs")
+}
+
+/// The variable names a command; otherwise it is the installed one, if new enough.
+fn program(variable: &str, name: &str) -> Option<String> {
+    if let Ok(program) = std::env::var(variable) {
         return Some(program);
     }
-    let output = Command::new("fsck.erofs").arg("-V").output().ok()?;
+    let output = Command::new(name).arg("-V").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     let version = text.split_whitespace().find_map(|word| {
@@ -301,5 +331,10 @@ fn fsck_program() -> Option<String> {
         let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
         Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
     });
-    (version? >= (1, 8)).then(|| "fsck.erofs".to_owned())
+    (version? >= (1, 8)).then(|| name.to_owned())
+}
+
+/// How many cases a property test tries: `PROPTEST_CASES`, or as many as usual.
+pub fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
