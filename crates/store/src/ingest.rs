@@ -6,12 +6,12 @@
 //! from its first byte, decides.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use oci::config::ImageConfig;
-use oci::digest::HashingReader;
 use oci::{DiffId, Digest, ImageId, Reference};
 use rusqlite::{OptionalExtension, Transaction, params};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -19,6 +19,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use crate::error::io as io_error;
 use crate::image::{NewImage, insert_image};
 use crate::layer::{LayerInfo, insert_layer};
+use crate::tee::{Copy, Tee};
 use crate::temporary::{Lease, NamedLock};
 use crate::{Error, ImageRecord, Result, Store, files};
 
@@ -123,7 +124,7 @@ pub struct PulledImage<'a> {
     pub repository: &'a str,
 }
 
-/// The file of an interrupted transfer, its end, and then the source.
+/// What the file of an interrupted transfer has, and then the source.
 struct Resumed<'a> {
     file: File,
     path: PathBuf,
@@ -164,7 +165,9 @@ impl Read for Resumed<'_> {
             return Ok(0);
         }
         if self.position < self.have {
-            let n = self.file.read(buffer)?;
+            let left = usize::try_from(self.have - self.position).unwrap_or(usize::MAX);
+            let left = left.min(buffer.len());
+            let n = self.file.read_at(buffer.get_mut(..left).unwrap_or_default(), self.position)?;
             if n == 0 {
                 return Err(io::Error::other(format!("{} became shorter", self.path.display())));
             }
@@ -182,8 +185,6 @@ impl Read for Resumed<'_> {
             *self.failed = Some(error);
             copy
         })?;
-        let data = buffer.get(..n).unwrap_or_default();
-        self.file.write_all(data)?;
         self.position = self.position.saturating_add(n as u64);
         self.have = self.position;
         if self.position == self.size {
@@ -274,7 +275,7 @@ impl Store {
             let (resumed, outcome) = self.ingest_once(layer, &path, source, progress)?;
             match outcome {
                 Ok(staged) => {
-                    self.sync_files()?;
+                    self.sync_layer(&staged)?;
                     self.publish_layer(&staged)?;
                     self.lease_layer(&layer.diff_id)?;
                     let _ = std::fs::remove_file(&path);
@@ -315,6 +316,7 @@ impl Store {
         progress.resumed(have);
         let mut failed = None;
         let mut received = || progress.received();
+        let copy = file.try_clone().map_err(io_error(opening))?;
         let reader = Resumed {
             file,
             path: path.to_owned(),
@@ -327,7 +329,9 @@ impl Store {
             received: &mut received,
             told: false,
         };
-        let mut hashing = HashingReader::new(reader, layer.blob.hasher());
+        // Hashed and kept by threads of their own while this one decompresses and indexes.
+        let copy = Copy { file: copy, have, writeback: false };
+        let mut hashing = Tee::eager(reader, layer.blob.hasher(), copy);
         let staged = self.stage_layer(&mut hashing, &what, None, &mut ());
         // Content that cannot be read is mostly content that is not what was asked for: the rest of it
         // tells.
@@ -441,6 +445,13 @@ impl Store {
             layers.push((layer.diff_id, info));
         }
         self.write_blob(image.config_raw)?;
+        let diff_ids: Vec<DiffId> = layers.iter().map(|(diff_id, _)| *diff_id).collect();
+        if self.form()?.is_erofs() && !diff_ids.is_empty() {
+            // A later start would do it; somebody waits for that one.
+            let chain = self.stage_chain(&diff_ids, &std::collections::HashMap::new())?;
+            self.sync_chain(&chain)?;
+            self.publish_chain(&chain)?;
+        }
         self.database.transaction(|tx| {
             for (diff_id, info) in &layers {
                 insert_layer(tx, diff_id, *info)?;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::sync_directory;
 use crate::error::io;
-use crate::tee::{self, Tee};
+use crate::tee::{self, Copy, Tee};
 use crate::temporary::Temporary;
 use crate::unpack::{UnpackOptions, unpack};
 use crate::{Error, Form, Progress, Result, Store, files};
@@ -106,7 +106,8 @@ impl Store {
             other => other,
         };
         let read = |source| Error::Oci(OciError::Io { what: what.to_owned(), source });
-        let tee = Tee::new(decompressed, Some(file), self.durable(), limit.unwrap_or(u64::MAX));
+        let copy = Copy { file, have: 0, writeback: self.durable() };
+        let tee = Tee::new(decompressed, Some(copy), limit.unwrap_or(u64::MAX));
         let mut tar = TarReader::new(tee);
         let mut watch = Watch { store: self, what, limit, next_check: CHECK_EVERY, progress };
         let (bytes, mut indexed) = if unpacked {
@@ -123,8 +124,9 @@ impl Store {
             }
             (indexed.bytes, Some(indexed))
         };
-        let (diff_id, tar_size) =
+        let (digest, tar_size) =
             tar.into_inner().finish().map_err(|error| too_large(read(error)))?;
+        let diff_id = DiffId(digest);
         if tar_size == 0 {
             return Err(Error::Oci(OciError::Archive(format!("{what} is empty"))));
         }
@@ -161,12 +163,12 @@ impl Store {
         self.check_space()?;
         let temporary = self.temporary()?;
         let root = make_root(&temporary)?;
-        let mut tar = TarReader::new(Tee::new(file, None, false, u64::MAX));
+        let mut tar = TarReader::new(Tee::new(file, None, u64::MAX));
         let options = UnpackOptions { whiteouts: true, ..UnpackOptions::default() };
         unpack(&mut tar, root.as_fd(), &options, &mut |_| Ok(()))?;
         let reading = || format!("reading {}", path.display());
         let (found, _) = tar.into_inner().finish().map_err(io(reading))?;
-        if found != *diff_id {
+        if found != diff_id.digest() {
             let path = path.display();
             return Err(Error::Damaged(format!("{path} does not have the digest {diff_id}")));
         }
