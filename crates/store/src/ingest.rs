@@ -18,6 +18,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::io as io_error;
 use crate::image::{NewImage, insert_image};
+use crate::incoming::Incoming;
 use crate::layer::{LayerInfo, insert_layer};
 use crate::tee::{Copy, Tee};
 use crate::temporary::{Lease, NamedLock};
@@ -332,7 +333,7 @@ impl Store {
         // Hashed and kept by threads of their own while this one decompresses and indexes.
         let copy = Copy { file: copy, have, writeback: false };
         let mut hashing = Tee::eager(reader, layer.blob.hasher(), copy);
-        let staged = self.stage_layer(&mut hashing, &what, None, &mut ());
+        let staged = self.stage_layer(Incoming::Stream(&mut hashing), &what, None, &mut ());
         // Content that cannot be read is mostly content that is not what was asked for: the rest of it
         // tells.
         let worth_reading = match &staged {

@@ -25,6 +25,7 @@ mod gc;
 mod image;
 mod image_mount;
 mod import;
+mod incoming;
 mod index;
 mod ingest;
 mod layer;
