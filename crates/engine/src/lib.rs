@@ -23,6 +23,7 @@ mod image_copy;
 mod images;
 mod index;
 pub mod info;
+mod layout;
 mod lifecycle;
 mod list;
 mod logs;

@@ -13,7 +13,8 @@ use oci::{Digest, ImageId, Reference};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::error::io as io_error;
-use crate::ingest::{BlobSource, IngestError, KnownManifest};
+use crate::ingest::{BlobSource, IngestError};
+use crate::pulled::KnownManifest;
 use crate::{Error, Result, Store};
 
 /// Rows of names that still mean what they meant when the index was pulled.
