@@ -1,5 +1,6 @@
 //! Image filesystems show what unpacked directories under an overlay show, whatever the layers are.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::duplicate_mod, reason = "both helpers have the one below them")]
 
 mod common;
 #[path = "../../erofs/tests/common/mod.rs"]

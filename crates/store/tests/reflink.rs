@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Scratch, dir, file, sh, tar};
+use common::{Scratch, dir, file, noise, sh, tar};
 use oci::compression::Compression;
 use oci::{DiffId, Digest};
 use store::{
@@ -65,18 +65,6 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.scratch.path().join("fs")).output();
     }
-}
-
-/// Bytes that neither compress nor occur twice.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut bytes = Vec::with_capacity(length);
-    while bytes.len() < length {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        bytes.extend_from_slice(&(state >> 16).to_le_bytes()[..4]);
-    }
-    bytes
 }
 
 const SIZE: usize = 40 << 20;

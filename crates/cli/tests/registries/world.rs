@@ -1,10 +1,15 @@
 //! An engine of its own for each test, and images made without containers.
 
+#[path = "../../../../tests/common/scratch.rs"]
+mod scratch;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+pub(crate) use scratch::noise;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,20 +53,6 @@ pub(crate) fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
         tar.append_data(&mut header, name, *content).unwrap();
     }
     tar.into_inner().unwrap()
-}
-
-/// Bytes that do not compress, the same for the same seed.
-pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
