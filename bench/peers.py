@@ -110,7 +110,7 @@ def others(base):
 class Times:
     """Times of several things, in rounds; and when to stop."""
 
-    def __init__(self, seconds, least=2, most=7):
+    def __init__(self, seconds, least=1, most=7):
         self.end = time.monotonic() + seconds
         self.least, self.most = least, most
         self.all = {}
