@@ -138,6 +138,11 @@ impl Engine {
                 self.pull_image(client, &repository, &image, &names, progress)?
             }
         };
+        // The same image may be of another index now, of which the rest is not here.
+        let index = if options.all_platforms { None } else { self.store().index_of(reference)? };
+        if index.is_some_and(|(index, _)| index.digest != top.digest) {
+            self.store().forget_index(reference)?;
+        }
         drop(hold);
         progress.report(Message::line(format!("Digest: {}", top.digest)));
         let newer = before.is_none_or(|before| before.id != id);

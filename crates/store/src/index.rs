@@ -58,6 +58,19 @@ impl Store {
         })
     }
 
+    /// A name means an image alone from now on.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn forget_index(&self, name: &Reference) -> Result<()> {
+        self.writable_store()?;
+        self.database.transaction(|tx| {
+            tx.prepare_cached("DELETE FROM indexes WHERE reference = ?1")?
+                .execute([name.to_string()])?;
+            Ok(())
+        })
+    }
+
     /// The index that was pulled whole under a name, if the name still means it, and its images.
     ///
     /// # Errors

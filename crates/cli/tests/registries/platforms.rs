@@ -261,6 +261,33 @@ fn an_index_is_kept_with_all_it_names() {
     });
 }
 
+#[test]
+fn a_name_means_what_it_was_pulled_as_last() {
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    let layout = Layout::new(w.path("two"));
+    let (amd64, arm64) = (layout.image("linux", "amd64"), layout.image("linux", "arm64"));
+    let name = r.name("change:1");
+    let put = |entries: &[serde_json::Value]| {
+        w.ok(&["image", "copy", "-q", "-a", &layout.top(&layout.index(entries)), &name])
+    };
+    let both = put(&[amd64.clone(), arm64]);
+    w.ok_in("all", &["pull", "-q", "--all-platforms", &name]);
+    // One image of the index that was pulled whole: it is still that.
+    w.ok_in("all", &["pull", "-q", "--platform", "amd64", &name]);
+    let other = r.name("other:1");
+    w.ok_in("all", &["tag", &name, &other]);
+    assert!(w.ok_in("all", &["push", &other]).contains(&format!("1: digest: {both}")));
+    // Of another index, with the same image in it.
+    put(std::slice::from_ref(&amd64));
+    w.ok_in("all", &["pull", "-q", "--platform", "amd64", &name]);
+    let out = w.ok_in("all", &["push", &name]);
+    assert!(out.contains(&format!("1: digest: {}", amd64["digest"].as_str().unwrap())), "{out}");
+    // A tag of that replaces what the target meant.
+    w.ok_in("all", &["tag", &name, &other]);
+    assert!(!w.ok_in("all", &["push", &other]).contains(&both));
+}
+
 /// Serves a layout's documents and blobs, whatever the repository.
 fn serve_layout(layout: &Path, top: &str, lie: Option<String>) -> u16 {
     let mut all: HashMap<String, Vec<u8>> = HashMap::new();
