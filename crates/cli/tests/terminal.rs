@@ -1,89 +1,12 @@
 //! Joining a terminal to a container's.
 #![allow(clippy::unwrap_used)]
 
+mod screen;
 mod world;
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::Child;
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
-use world::{World, ended, wait_for};
-
-/// A command on a terminal of its own.
-struct Screen {
-    master: OwnedFd,
-    slave: OwnedFd,
-    child: Child,
-    seen: String,
-}
-
-impl Screen {
-    fn new(world: &World, args: &[&str]) -> Self {
-        let master =
-            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let slave = rustix::fs::open(name, flags, Mode::empty()).unwrap();
-        let end = || slave.try_clone().unwrap();
-        size(&master, 31, 97);
-        let child = world.command(args).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        Self { master, slave, child, seen: String::new() }
-    }
-
-    fn kill(&self, signal: Signal) {
-        kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();
-    }
-
-    fn resize(&self, rows: u16, cols: u16) {
-        size(&self.master, rows, cols);
-        // It is nobody's controlling terminal, so the kernel tells nobody.
-        self.kill(Signal::WINCH);
-    }
-
-    fn types(&self, text: &str) {
-        rustix::io::write(&self.master, text.as_bytes()).unwrap();
-    }
-
-    fn read(&mut self) {
-        let wait = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
-        let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
-        if poll(&mut fds, Some(&wait)).unwrap() > 0 {
-            let mut buffer = [0; 4096];
-            let n = rustix::io::read(&self.master, &mut buffer).unwrap_or(0);
-            self.seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
-        }
-    }
-
-    /// Reads until the text was there.
-    fn until(&mut self, text: &str) {
-        wait_for(text, || {
-            self.read();
-            self.seen.contains(text)
-        });
-        self.seen.clear();
-    }
-
-    fn end(&mut self) -> i32 {
-        let code = ended(&mut self.child);
-        self.read();
-        code
-    }
-
-    fn is_raw(&self) -> bool {
-        !tcgetattr(self.slave.as_fd()).unwrap().local_modes.contains(LocalModes::ICANON)
-    }
-}
-
-fn size(master: &OwnedFd, rows: u16, cols: u16) {
-    let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(master, size).unwrap();
-}
+use rustix::process::Signal;
+use screen::Screen;
+use world::{World, wait_for};
 
 const ROOT: &[&str] = &["--rootfs", "/"];
 
@@ -94,7 +17,8 @@ fn shell<'a>(before: &[&'a str], after: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn a_shell_has_a_size_and_an_exit_code() {
     let world = World::new();
-    let mut screen = Screen::new(&world, &shell(&["run", "--rm", "-it", "-e", "PS1=$ "], &["sh"]));
+    let mut screen =
+        Screen::new(&mut world.command(&shell(&["run", "--rm", "-it", "-e", "PS1=$ "], &["sh"])));
     screen.until("$ ");
     assert!(screen.is_raw());
     screen.types("stty size\r");
@@ -121,16 +45,17 @@ fn a_shell_has_a_size_and_an_exit_code() {
 #[test]
 fn keys_detach_and_attach_comes_back() {
     let world = World::new();
-    let mut screen =
-        Screen::new(&world, &shell(&["run", "-it", "--name", "boat", "-e", "PS1=$ "], &["sh"]));
+    let mut screen = Screen::new(
+        &mut world.command(&shell(&["run", "-it", "--name", "boat", "-e", "PS1=$ "], &["sh"])),
+    );
     screen.until("$ ");
     screen.types("\x10\x11");
     assert_eq!(screen.end(), 0);
     assert!(!screen.is_raw());
     assert_eq!(world.ok(&["inspect", "-f", "{{.State.Running}}", "boat"]), "true");
     // Two at once hear the same; other keys detach only where they were asked for.
-    let mut one = Screen::new(&world, &["attach", "boat"]);
-    let mut two = Screen::new(&world, &["attach", "--detach-keys", "ctrl-a,d", "boat"]);
+    let mut one = Screen::new(&mut world.command(&["attach", "boat"]));
+    let mut two = Screen::new(&mut world.command(&["attach", "--detach-keys", "ctrl-a,d", "boat"]));
     wait_for("raw mode", || one.is_raw() && two.is_raw());
     one.types("\r");
     one.until("$ ");
@@ -143,7 +68,7 @@ fn keys_detach_and_attach_comes_back() {
     assert_eq!(two.end(), 0);
     one.types("exit 4\r");
     assert_eq!(one.end(), 4);
-    let mut again = Screen::new(&world, &["start", "-ai", "boat"]);
+    let mut again = Screen::new(&mut world.command(&["start", "-ai", "boat"]));
     again.until("$ ");
     again.types("exit 5\r");
     assert_eq!(again.end(), 5);
@@ -153,7 +78,8 @@ fn keys_detach_and_attach_comes_back() {
 fn exec_has_a_terminal_of_its_own() {
     let world = World::new();
     world.ok(&shell(&["run", "-d", "--name", "boat"], &["sleep", "1000"]));
-    let mut screen = Screen::new(&world, &["exec", "-it", "-e", "PS1=$ ", "boat", "sh"]);
+    let mut screen =
+        Screen::new(&mut world.command(&["exec", "-it", "-e", "PS1=$ ", "boat", "sh"]));
     screen.until("$ ");
     screen.types("stty size\r");
     screen.until("31 97");
@@ -166,15 +92,15 @@ fn exec_has_a_terminal_of_its_own() {
 fn signals_are_passed_on_unless_told_otherwise() {
     let world = World::new();
     let trap = "trap 'echo got it; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
-    let mut screen = Screen::new(&world, &shell(&["run", "--rm"], &["sh", "-c", trap]));
+    let mut screen = Screen::new(&mut world.command(&shell(&["run", "--rm"], &["sh", "-c", trap])));
     screen.until("ready");
     screen.kill(Signal::TERM);
     screen.until("got it");
     assert_eq!(screen.end(), 9);
-    let mut screen = Screen::new(
-        &world,
-        &shell(&["run", "-it", "--name", "boat", "--sig-proxy=false"], &["sh", "-c", trap]),
-    );
+    let mut screen = Screen::new(&mut world.command(&shell(
+        &["run", "-it", "--name", "boat", "--sig-proxy=false"],
+        &["sh", "-c", trap],
+    )));
     screen.until("ready");
     wait_for("raw mode", || screen.is_raw());
     screen.kill(Signal::TERM);
@@ -187,7 +113,7 @@ fn signals_are_passed_on_unless_told_otherwise() {
 fn names_reach_a_terminal_without_escapes() {
     let world = World::new();
     world.ok(&shell(&["create", "--label", "a=\x1b[2Jx"], &["true"]));
-    let mut screen = Screen::new(&world, &["ps", "-a", "--format", "{{.Labels}}|"]);
+    let mut screen = Screen::new(&mut world.command(&["ps", "-a", "--format", "{{.Labels}}|"]));
     wait_for("the label", || {
         screen.read();
         screen.seen.contains('|')

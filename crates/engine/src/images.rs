@@ -234,20 +234,36 @@ impl Engine {
         options: ImportOptions,
         progress: &mut dyn Progress,
     ) -> Result<String> {
+        self.import_by(options, |options| self.store().import(tar, options, &mut Bridge(progress)))
+    }
+
+    /// As [`Engine::import`], from a file: where the file system can, its bytes are shared, not copied.
+    pub fn import_file(
+        &self,
+        tar: &std::fs::File,
+        options: ImportOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<String> {
+        self.import_by(options, |options| {
+            self.store().import_file(tar, options, &mut Bridge(progress))
+        })
+    }
+
+    fn import_by(
+        &self,
+        options: ImportOptions,
+        import: impl FnOnce(&store::ImportOptions) -> store::Result<store::ImageRecord>,
+    ) -> Result<String> {
         let reference = options.reference.as_deref().map(named).transpose()?;
         let platform =
             options.platform.as_deref().map(oci::manifest::Platform::parse).transpose()?;
-        let image = self.store().import(
-            tar,
-            &store::ImportOptions {
-                reference,
-                message: options.message,
-                platform,
-                changes: options.changes,
-                limit: None,
-            },
-            &mut Bridge(progress),
-        )?;
+        let image = import(&store::ImportOptions {
+            reference,
+            message: options.message,
+            platform,
+            changes: options.changes,
+            limit: None,
+        })?;
         self.note_image(
             "import",
             &image.id.to_string(),

@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 
 use oci::config::ImageConfig;
 use oci::limits::MAX_JSON;
-use oci::manifest::{Descriptor, Index, Manifest, Platform, media_type};
+use oci::manifest::{Descriptor, Manifest, Platform, media_type};
 use oci::{Digest, ImageId, Reference};
 use registry::{Access, Client, Document, Repository};
 use store::{
@@ -17,6 +17,7 @@ use store::{
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::platforms::{Tree, choose, is_index, no_match};
 use crate::transfer::{Message, Meter, Metered, Transfer, from_io, parallel};
 
 /// What to pull.
@@ -123,28 +124,25 @@ impl Engine {
             image.check_platform(reference, platform.as_ref())?;
             self.pull_image(client, &repository, &image, &names, progress)?
         } else {
-            let index = Index::parse(&top.raw)?;
-            let chosen = choose(&index, &wanted, platform.is_some())
-                .ok_or_else(|| no_match(&index, &wanted))?
+            let only = (!options.all_platforms).then_some(&wanted);
+            let tree = Tree::read(&top, only, &mut |entry| {
+                Ok(repository.document_by_digest(&entry.digest)?)
+            })?;
+            let chosen = choose(&tree.entries, &wanted, platform.is_some())
+                .ok_or_else(|| no_match(&tree.entries, &wanted))?
                 .clone();
             let image = Image::of(&repository, &chosen)?;
             if options.all_platforms {
-                let mut images = Vec::new();
-                for other in index.manifests.iter().filter(|m| **m != chosen && is_image(m)) {
-                    let other = Image::of(&repository, other)?;
-                    let names = [reference.with_digest(other.document.digest)];
-                    images.push(self.pull_image(client, &repository, &other, &names, progress)?);
-                }
-                let id = self.pull_image(client, &repository, &image, &names, progress)?;
-                images.push(id);
-                if reference.digest().is_none() {
-                    self.store().add_index(reference, &known(&top), &images)?;
-                }
-                id
+                self.pull_whole(client, &repository, &top, &tree, &image, &names, progress)?
             } else {
                 self.pull_image(client, &repository, &image, &names, progress)?
             }
         };
+        // The same image may be of another index now, of which the rest is not here.
+        let index = if options.all_platforms { None } else { self.store().index_of(reference)? };
+        if index.is_some_and(|(index, _)| index.digest != top.digest) {
+            self.store().forget_index(reference)?;
+        }
         drop(hold);
         progress.report(Message::line(format!("Digest: {}", top.digest)));
         let newer = before.is_none_or(|before| before.id != id);
@@ -156,7 +154,7 @@ impl Engine {
     }
 
     /// Fetches the layers that are not here and makes the image visible.
-    fn pull_image(
+    pub(crate) fn pull_image(
         &self,
         client: &Client,
         repository: &Repository<'_>,
@@ -223,7 +221,7 @@ impl Image {
         let document = repository.document_by_digest(&entry.digest)?;
         if is_index(&document) {
             return Err(Error::invalid(format!(
-                "{}: an index in an index, which has no platform of its own",
+                "{} is an index, which the index that names it calls something else",
                 entry.digest
             )));
         }
@@ -299,72 +297,6 @@ pub(crate) fn known(document: &Document) -> KnownManifest {
     }
 }
 
-pub(crate) fn is_index(document: &Document) -> bool {
-    matches!(document.media_type.as_str(), media_type::INDEX | media_type::DOCKER_INDEX)
-}
-
-/// Attestations stand in indexes for the platform `unknown`.
-pub(crate) fn is_image(entry: &Descriptor) -> bool {
-    entry.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture != "unknown")
-        && !entry.is_index()
-}
-
-/// The best entry for a platform: the variant asked for, else the highest below it, as processors run
-/// what was made for older ones.
-pub(crate) fn choose<'i>(
-    index: &'i Index,
-    wanted: &Platform,
-    explicit: bool,
-) -> Option<&'i Descriptor> {
-    let number = |variant: &Option<String>, architecture: &str| -> Option<u32> {
-        let default = match architecture {
-            "arm" => "v7",
-            "arm64" => "v8",
-            _ => "v1",
-        };
-        variant.as_deref().unwrap_or(default).strip_prefix('v')?.parse().ok()
-    };
-    let limit = number(&wanted.variant, &wanted.architecture)?;
-    let fits = |entry: &&Descriptor| {
-        entry.platform.as_ref().is_some_and(|p| {
-            p.os == wanted.os
-                && p.architecture == wanted.architecture
-                && number(&p.variant, &p.architecture).is_some_and(|have| have <= limit)
-        }) && !entry.is_index()
-    };
-    let rank = |entry: &&Descriptor| {
-        entry.platform.as_ref().and_then(|p| number(&p.variant, &p.architecture)).unwrap_or(0)
-    };
-    // Of equal ones the first counts, as in containerd.
-    let mut best: Option<&Descriptor> = None;
-    for entry in index.manifests.iter().filter(fits) {
-        if best.is_none_or(|best| rank(&entry) > rank(&best)) {
-            best = Some(entry);
-        }
-    }
-    // An index with one entry that says nothing of platforms is that image.
-    best.or_else(|| match index.manifests.as_slice() {
-        [only] if only.platform.is_none() && !only.is_index() && !explicit => Some(only),
-        _ => None,
-    })
-}
-
-fn no_match(index: &Index, wanted: &Platform) -> Error {
-    let mut have: Vec<String> = index
-        .manifests
-        .iter()
-        .filter(|m| is_image(m))
-        .filter_map(|m| m.platform.as_ref().map(ToString::to_string))
-        .collect();
-    have.dedup();
-    let list =
-        if have.is_empty() { String::new() } else { format!(" (it has {})", have.join(", ")) };
-    Error::new(
-        ErrorKind::NotFound,
-        format!("no matching manifest for {wanted} in the manifest list entries{list}"),
-    )
-}
-
 /// Docker's words for what a registry does not have or does not give.
 pub(crate) fn explain(reference: &Reference, error: Error) -> Error {
     let Some(source) = error.source.as_deref().and_then(|s| s.downcast_ref::<registry::Error>())
@@ -413,10 +345,11 @@ fn fetch(
     Ok(fetched)
 }
 
-struct Source<'a> {
-    repository: &'a Repository<'a>,
-    descriptor: Descriptor,
-    meter: Meter<'a>,
+/// A blob of a registry, that says how it comes along.
+pub(crate) struct Source<'a> {
+    pub(crate) repository: &'a Repository<'a>,
+    pub(crate) descriptor: Descriptor,
+    pub(crate) meter: Meter<'a>,
 }
 
 impl BlobSource for Source<'_> {
@@ -442,58 +375,5 @@ impl IngestProgress for Heard<'_> {
     }
     fn received(&mut self) {
         self.meter.say("Download complete");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn index(platforms: &[&str]) -> Index {
-        let manifests = platforms.iter().map(|text| {
-            let mut entry = Descriptor::new(media_type::MANIFEST, Digest::sha256(text), 1);
-            let mut parts = text.split('/').map(str::to_owned);
-            entry.platform = Some(Platform {
-                os: parts.next().unwrap(),
-                architecture: parts.next().unwrap(),
-                variant: parts.next(),
-                os_version: None,
-            });
-            entry
-        });
-        Index {
-            schema_version: 2,
-            media_type: None,
-            manifests: manifests.collect(),
-            annotations: None,
-        }
-    }
-
-    #[test]
-    fn the_best_platform_is_chosen() {
-        let all = index(&[
-            "linux/amd64",
-            "linux/amd64/v3",
-            "linux/arm/v5",
-            "linux/arm/v6",
-            "linux/arm64",
-            "windows/amd64",
-            "unknown/unknown",
-        ]);
-        let find = |wanted: &str| {
-            choose(&all, &Platform::parse(wanted).unwrap(), true)
-                .and_then(|d| d.platform.as_ref().map(ToString::to_string))
-        };
-        assert_eq!(find("linux/amd64").as_deref(), Some("linux/amd64"));
-        assert_eq!(find("linux/amd64/v3").as_deref(), Some("linux/amd64/v3"));
-        assert_eq!(find("linux/amd64/v2").as_deref(), Some("linux/amd64"));
-        assert_eq!(find("linux/arm/v7").as_deref(), Some("linux/arm/v6"));
-        assert_eq!(find("linux/arm/v5").as_deref(), Some("linux/arm/v5"));
-        assert_eq!(find("linux/arm64/v8").as_deref(), Some("linux/arm64"));
-        assert_eq!(find("linux/s390x"), None);
-        let wanted = Platform::parse("linux/s390x").unwrap();
-        assert!(
-            no_match(&all, &wanted).message.starts_with("no matching manifest for linux/s390x")
-        );
     }
 }

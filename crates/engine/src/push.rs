@@ -97,12 +97,7 @@ impl Engine {
         let index = self.store().index_of(name)?;
         let document = match (index, options.platform.as_deref()) {
             (Some((index, images)), None) => {
-                for id in images {
-                    let image = self.store().image_by_id(&id)?;
-                    let document = self.push_image(client, &repository, &image, progress)?;
-                    repository.put_document(&document.digest.to_string(), &document)?;
-                }
-                let document = document(index);
+                let document = self.push_index(client, &repository, &index, &images, progress)?;
                 repository.put_document(&tag, &document).map_err(|e| {
                     let e = Error::from(e);
                     let message = format!("{}: the index names something that was not pulled with it; push one image by --platform", e.message);
@@ -118,7 +113,7 @@ impl Engine {
                     }
                     (_, None) => self.store().image(&name.to_string())?,
                 };
-                let document = self.push_image(client, &repository, &image, progress)?;
+                let document = self.push_image(client, &repository, &image, None, progress)?;
                 repository.put_document(&tag, &document)?;
                 document
             }
@@ -155,15 +150,19 @@ impl Engine {
     }
 
     /// Sees to it that the registry has all an image consists of; its manifest, which the caller
-    /// writes.
-    fn push_image(
+    /// writes. If `only` is given, that is to be the manifest, if it can be.
+    pub(crate) fn push_image(
         &self,
         client: &Client,
         repository: &Repository<'_>,
         image: &ImageRecord,
+        only: Option<&Digest>,
         progress: &mut dyn Transfer,
     ) -> Result<Document> {
         for manifest in self.store().manifests_of(&image.id)? {
+            if only.is_some_and(|only| *only != manifest.digest) {
+                continue;
+            }
             let Some(blobs) = blobs_in(&manifest, image) else { continue };
             let wanted: Vec<Wanted> = image
                 .layers
@@ -297,7 +296,7 @@ fn mounts(store: &Store, target: &Reference, blob: &Digest) -> Result<Vec<String
     Ok(same.filter(|path| *path != target.path()).take(3).map(str::to_owned).collect())
 }
 
-fn document(manifest: KnownManifest) -> Document {
+pub(crate) fn document(manifest: KnownManifest) -> Document {
     Document { media_type: manifest.media_type, digest: manifest.digest, raw: manifest.raw }
 }
 

@@ -7,7 +7,8 @@ use store::ImageRecord;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::pull::{Image, choose, explain, is_image, is_index};
+use crate::platforms::{Tree, choose, is_image, is_index, no_match};
+use crate::pull::{Image, explain};
 use crate::types::ImageInspect;
 
 /// A manifest, as `manifest inspect --verbose` shows it.
@@ -78,20 +79,13 @@ impl Engine {
             let top = repository.document()?;
             let digest = top.digest;
             let image = if is_index(&top) {
-                let index = Index::parse(&top.raw)?;
-                let entry = choose(&index, &wanted, explicit)
-                    .or_else(|| index.manifests.iter().find(|m| is_image(m)).filter(|_| !explicit));
-                match entry {
-                    Some(entry) => Image::of(&repository, entry)?,
-                    None => {
-                        return Err(crate::Error::new(
-                            crate::ErrorKind::NotFound,
-                            format!(
-                                "no matching manifest for {wanted} in the manifest list entries"
-                            ),
-                        ));
-                    }
-                }
+                let tree = Tree::read(&top, None, &mut |entry| {
+                    Ok(repository.document_by_digest(&entry.digest)?)
+                })?;
+                let entry = choose(&tree.entries, &wanted, explicit)
+                    .or_else(|| tree.entries.iter().find(|m| is_image(m)).filter(|_| !explicit))
+                    .ok_or_else(|| no_match(&tree.entries, &wanted))?;
+                Image::of(&repository, entry)?
             } else {
                 Image::fetch(&repository, top)?
             };

@@ -3,12 +3,14 @@
 
 mod common;
 
-use common::{OnDisk, Scratch, fsck, image, mount, sh, walk};
+use std::collections::BTreeMap;
+
+use common::{OnDisk, Scratch, Seen, fsck, image, mount, same_as_mkfs, sh, walk};
 use oci::tar::{Entry, Kind, TarWriter};
 use rustix::fs::{Mode, OFlags};
 
 /// Archives `tree` with GNU tar in the given format, makes an image of it, and compares.
-fn round(scratch: &Scratch, tree: &str, format: &str) {
+fn round(scratch: &Scratch, tree: &str, format: &str) -> BTreeMap<Vec<u8>, Seen> {
     let path = scratch.path();
     let attributes = if format == "pax" { "--xattrs --xattrs-include='*' --acls" } else { "" };
     let options = format!("{attributes} --numeric-owner --sparse");
@@ -28,6 +30,7 @@ fn round(scratch: &Scratch, tree: &str, format: &str) {
     for (name, seen) in &unpacked {
         assert_eq!(&mounted[name], seen, "{}", String::from_utf8_lossy(name));
     }
+    mounted
 }
 
 #[test]
@@ -60,13 +63,15 @@ fn every_kind_of_file() {
         "#,
     );
     // Each format can say only some of it.
-    round(&scratch, "tree", "pax");
+    let mounted = round(&scratch, "tree", "pax");
+    same_as_mkfs(scratch.path(), &scratch.path().join("pax.tar"), &mounted);
     sh(
         scratch.path(),
         "rm -rf tree/ünïcödé; setfacl -Rb tree; find tree -exec touch -hd @1000000000 {} +; \
          cp -a --no-preserve=xattr tree plain; chmod -R -x+X plain/nothing",
     );
-    round(&scratch, "plain", "gnu");
+    let mounted = round(&scratch, "plain", "gnu");
+    same_as_mkfs(scratch.path(), &scratch.path().join("gnu.tar"), &mounted);
 }
 
 #[test]

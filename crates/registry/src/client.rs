@@ -132,7 +132,26 @@ impl Client {
         payload: &mut Payload<'_>,
     ) -> Result<Answer> {
         let agent_of = |host: &str, https| self.agent(host, https, ask.insecure);
-        http::follow(&agent_of, ask, authorization, payload)
+        http::follow(&agent_of, ask, authorization, payload).map_err(|e| self.advise(e))
+    }
+
+    /// Says what to do about a certificate, where that is known.
+    fn advise(&self, error: Error) -> Error {
+        match error {
+            Error::Connection { method, url, reason, transient } => {
+                let directory = self.options.config.certificates.first();
+                let host = url.split('/').nth(2).unwrap_or_default();
+                let advice = reason.strip_prefix(http::TLS).and_then(|tls| {
+                    crate::tls::advice(tls, &directory?.join(host).display().to_string())
+                });
+                let reason = match advice {
+                    Some(advice) => format!("{reason}: {advice}"),
+                    None => reason,
+                };
+                Error::Connection { method, url, reason, transient }
+            }
+            other => other,
+        }
     }
 
     /// Waits before another try; false if there have been enough.
@@ -200,6 +219,12 @@ impl Client {
                     let greeting = Greeting { base, challenges };
                     lock(&self.greetings).insert(key, greeting.clone());
                     return Ok(greeting);
+                }
+                // It speaks TLS and has refused ours.
+                Err(Error::Connection { reason, method, url, transient })
+                    if reason.contains(crate::tls::ALERT) =>
+                {
+                    return Err(Error::Connection { reason, method, url, transient });
                 }
                 Err(error @ Error::Connection { .. }) => failed = Some(error),
                 Err(error) => return Err(error),

@@ -251,6 +251,9 @@ pub(crate) fn exchange(
     })
 }
 
+/// How the reasons begin that are of the transport's security.
+pub(crate) const TLS: &str = "tls: ";
+
 /// Why a request failed, and whether it may succeed later.
 fn explain(error: &ureq::Error) -> (String, bool) {
     use std::io::ErrorKind as Kind;
@@ -258,7 +261,7 @@ fn explain(error: &ureq::Error) -> (String, bool) {
         ureq::Error::Io(e) => match e.kind() {
             // Somebody who does not listen now will rarely do so in a second.
             Kind::ConnectionRefused => ("connection refused".to_owned(), false),
-            Kind::InvalidData => (tls_hint(&e.to_string()), false),
+            Kind::InvalidData => (format!("{TLS}{e}"), false),
             // A resolver has tried for long before it says so.
             _ if e.to_string().contains("failed to lookup address") => (e.to_string(), false),
             _ => (e.to_string(), true),
@@ -270,22 +273,12 @@ fn explain(error: &ureq::Error) -> (String, bool) {
         ),
         ureq::Error::Timeout(what) => (format!("timeout ({what:?})"), true),
         ureq::Error::HostNotFound => ("no such host".to_owned(), false),
-        ureq::Error::Rustls(e) => (tls_hint(&e.to_string()), false),
-        ureq::Error::Tls(e) => (tls_hint(e), false),
+        ureq::Error::Rustls(e) => (format!("{TLS}{e}"), false),
+        ureq::Error::Tls(e) => (format!("{TLS}{e}"), false),
         ureq::Error::ConnectProxyFailed(e) => (format!("the proxy refused: {e}"), false),
         ureq::Error::Protocol(e) => (e.to_string(), true),
         ureq::Error::ConnectionFailed => ("connection failed".to_owned(), true),
         other => (other.to_string(), false),
-    }
-}
-
-fn tls_hint(reason: &str) -> String {
-    if reason.contains("UnknownIssuer") || reason.contains("CaUsedAsEndEntity") {
-        format!(
-            "tls: failed to verify certificate: signed by an unknown authority ({reason}): put the authority's certificate into /etc/wherry/certs.d/HOST[:PORT]/ca.crt"
-        )
-    } else {
-        format!("tls: {reason}")
     }
 }
 

@@ -146,3 +146,36 @@ fn client_certificate(path: &Path) -> Result<ClientCert> {
     }
     Ok(ClientCert::new_with_certs(&chain, key))
 }
+
+/// How rustls begins to say that the other side has ended the handshake.
+pub(crate) const ALERT: &str = "received fatal alert";
+
+/// What to do about a failed handshake; `directory` is where the host's certificates would be.
+pub(crate) fn advice(reason: &str, directory: &str) -> Option<String> {
+    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    if has(&["UnknownIssuer", "CaUsedAsEndEntity", "BadSignature"]) {
+        Some(format!(
+            "its certificate is signed by an unknown authority: put the authority's certificate into {directory}/ca.crt"
+        ))
+    } else if has(&["not valid for name", "NotValidForName"]) {
+        Some("use a name that is in its certificate, or have one issued for this name".to_owned())
+    } else if has(&["Expired", "expired"]) {
+        Some("the registry's certificate must be renewed".to_owned())
+    } else if has(&["NotValidYet", "not valid yet"]) {
+        Some("check this machine's clock".to_owned())
+    } else if reason.contains(ALERT)
+        && has(&[
+            "CertificateRequired",
+            "BadCertificate",
+            "UnknownCA",
+            "HandshakeFailure",
+            "AccessDenied",
+        ])
+    {
+        Some(format!(
+            "the registry wants a certificate of ours that it knows: put it into {directory}/client.cert and its key into {directory}/client.key"
+        ))
+    } else {
+        None
+    }
+}

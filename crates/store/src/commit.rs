@@ -5,6 +5,7 @@ use oci::{ImageId, Reference};
 
 use crate::error::io;
 use crate::image::NewImage;
+use crate::incoming::Incoming;
 use crate::tree::{TreeOptions, finish_stream, tree_stream};
 use crate::{ImageRecord, Progress, Result, Store, WritableLayer};
 
@@ -33,7 +34,12 @@ impl Store {
             .map_err(io(|| "duplicating a descriptor".to_owned()))?;
         let options = TreeOptions { overlay: true, root: true };
         let (mut reader, writer) = tree_stream(upper, options);
-        let staged = self.stage_layer(&mut reader, "the container's changes", None, progress);
+        let staged = self.stage_layer(
+            Incoming::Stream(&mut reader),
+            "the container's changes",
+            None,
+            progress,
+        );
         finish_stream(reader, writer)?;
         let staged = staged?;
 

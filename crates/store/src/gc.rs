@@ -157,15 +157,24 @@ impl Store {
         }
         let mut indexes = self.directory_names("chains")?;
         indexes.retain(|name| !chains.contains(name));
+        let named = self.named_by_indexes()?;
         let mut blobs = Vec::new();
-        for name in self.directory_names("blobs/sha256")? {
-            let known = self
-                .database
-                .connection()
-                .prepare_cached("SELECT 1 FROM images WHERE id = ?1")?
-                .exists([format!("sha256:{name}")])?;
-            if !known {
-                blobs.push(name);
+        for algorithm in ["sha256", "sha512"] {
+            let directory = format!("blobs/{algorithm}");
+            if !self.root.join(&directory).is_dir() {
+                continue;
+            }
+            for name in self.directory_names(&directory)? {
+                let digest = format!("{algorithm}:{name}");
+                let known = self
+                    .database
+                    .connection()
+                    .prepare_cached("SELECT 1 FROM images WHERE id = ?1")?
+                    .exists([&digest])?;
+                let named = digest.parse().is_ok_and(|digest| named.contains(&digest));
+                if !known && !named {
+                    blobs.push(format!("{directory}/{name}"));
+                }
             }
         }
         self.database.transaction(|tx| {
@@ -197,7 +206,7 @@ impl Store {
             self.discard(&self.layer_path(diff_id))?;
         }
         for name in blobs {
-            self.discard(&self.root.join("blobs/sha256").join(name))?;
+            self.discard(&self.root.join(name))?;
         }
         Ok(Some(unwanted))
     }

@@ -213,8 +213,47 @@ impl Store {
         }
         let id = self.resolve(source)?;
         let target = target.clone().or_latest();
-        self.database.transaction(|tx| set_reference(tx, &target, &id))?;
+        let known = Reference::parse(source).ok().map(Reference::or_latest);
+        self.database.transaction(|tx| {
+            set_reference(tx, &target, &id)?;
+            if let Some(known) = &known {
+                crate::index::copy_index(tx, known, &target)?;
+            }
+            Ok::<_, Error>(())
+        })?;
         Ok(id)
+    }
+
+    /// Notes that something is made of an image now; to the hour, so that a start writes nothing more.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn note_use(tx: &Transaction<'_>, image: &str) -> rusqlite::Result<()> {
+        const HOUR: i64 = 3_600 * 1_000_000_000;
+        let now = files::now_ns();
+        tx.prepare_cached(
+            "UPDATE images SET used_ns = ?2 WHERE id = ?1 AND coalesce(used_ns, 0) < ?3",
+        )?
+        .execute(params![image, now, now.saturating_sub(HOUR)])?;
+        Ok(())
+    }
+
+    /// When something was last made of an image, in nanoseconds since the epoch; when it came, if
+    /// nothing was yet.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn last_use(&self, image: &ImageId) -> Result<i64> {
+        Ok(self
+            .database
+            .connection()
+            .prepare_cached(
+                "SELECT max(coalesce(used_ns, 0), added_ns, coalesce(tagged_ns, 0)) FROM images \
+                 WHERE id = ?1",
+            )?
+            .query_row([image.to_string()], |row| row.get(0))
+            .optional()?
+            .unwrap_or(0))
     }
 
     /// The steps in which an image came to be, the last first.

@@ -1,5 +1,6 @@
 //! `import`: an image of one layer from the archive of a root filesystem.
 
+use std::fs::File;
 use std::io::Read;
 
 use oci::Reference;
@@ -8,6 +9,7 @@ use oci::instruction;
 use oci::manifest::Platform;
 
 use crate::image::NewImage;
+use crate::incoming::{Incoming, Part};
 use crate::{ImageRecord, Progress, Result, Store, files};
 
 /// How to import.
@@ -35,6 +37,34 @@ impl Store {
     pub fn import(
         &self,
         archive: &mut dyn Read,
+        options: &ImportOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<ImageRecord> {
+        self.import_from(Incoming::Stream(archive), options, progress)
+    }
+
+    /// As [`Store::import`], for an archive that is a file; it is read from its beginning. If it is not compressed
+    /// and the file system can, the layer shares its bytes.
+    ///
+    /// # Errors
+    /// As [`Store::import`].
+    pub fn import_file(
+        &self,
+        archive: &File,
+        options: &ImportOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<ImageRecord> {
+        let mut stream = archive;
+        let incoming = match Part::whole(archive) {
+            Some(part) => Incoming::Part(part),
+            None => Incoming::Stream(&mut stream),
+        };
+        self.import_from(incoming, options, progress)
+    }
+
+    fn import_from(
+        &self,
+        archive: Incoming<'_>,
         options: &ImportOptions,
         progress: &mut dyn Progress,
     ) -> Result<ImageRecord> {

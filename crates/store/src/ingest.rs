@@ -1,26 +1,24 @@
-//! Images that come in pieces, as from a registry: layers one by one, each under the digest it travels
-//! with, then the image.
+//! Layers that come one by one, as from a registry, each under the digest it travels with.
 //!
 //! What has come of a layer's blob is kept in `tmp/part-…` until the layer is complete, so that a
 //! transfer that was interrupted goes on at the byte. Nobody trusts that file: the digest of the whole blob,
 //! from its first byte, decides.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use oci::config::ImageConfig;
-use oci::digest::HashingReader;
-use oci::{DiffId, Digest, ImageId, Reference};
-use rusqlite::{OptionalExtension, Transaction, params};
+use oci::{DiffId, Digest};
+use rusqlite::{Transaction, params};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::io as io_error;
-use crate::image::{NewImage, insert_image};
-use crate::layer::{LayerInfo, insert_layer};
+use crate::incoming::Incoming;
+use crate::tee::{Copy, Tee};
 use crate::temporary::{Lease, NamedLock};
-use crate::{Error, ImageRecord, Result, Store, files};
+use crate::{Error, Result, Store, files};
 
 /// What the names of interrupted transfers begin with.
 pub(crate) const PARTIAL: &str = "part-";
@@ -95,35 +93,7 @@ impl Opener {
     }
 }
 
-/// A manifest and what it is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownManifest {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its media type.
-    pub media_type: String,
-    /// Its bytes.
-    pub raw: Vec<u8>,
-}
-
-/// An image whose layers have come.
-#[derive(Debug)]
-pub struct PulledImage<'a> {
-    /// The bytes of its configuration.
-    pub config_raw: &'a [u8],
-    /// Names it gets; those with a digest too.
-    pub references: &'a [Reference],
-    /// Its manifest.
-    pub manifest: &'a KnownManifest,
-    /// Its layers, lowest first.
-    pub layers: &'a [IncomingLayer],
-    /// Blobs among them that were read and checked; of the others only the manifest says what they are.
-    pub verified: &'a [Digest],
-    /// `domain/path` where it came from.
-    pub repository: &'a str,
-}
-
-/// The file of an interrupted transfer, its end, and then the source.
+/// What the file of an interrupted transfer has, and then the source.
 struct Resumed<'a> {
     file: File,
     path: PathBuf,
@@ -164,7 +134,9 @@ impl Read for Resumed<'_> {
             return Ok(0);
         }
         if self.position < self.have {
-            let n = self.file.read(buffer)?;
+            let left = usize::try_from(self.have - self.position).unwrap_or(usize::MAX);
+            let left = left.min(buffer.len());
+            let n = self.file.read_at(buffer.get_mut(..left).unwrap_or_default(), self.position)?;
             if n == 0 {
                 return Err(io::Error::other(format!("{} became shorter", self.path.display())));
             }
@@ -182,8 +154,6 @@ impl Read for Resumed<'_> {
             *self.failed = Some(error);
             copy
         })?;
-        let data = buffer.get(..n).unwrap_or_default();
-        self.file.write_all(data)?;
         self.position = self.position.saturating_add(n as u64);
         self.have = self.position;
         if self.position == self.size {
@@ -274,7 +244,7 @@ impl Store {
             let (resumed, outcome) = self.ingest_once(layer, &path, source, progress)?;
             match outcome {
                 Ok(staged) => {
-                    self.sync_files()?;
+                    self.sync_layer(&staged)?;
                     self.publish_layer(&staged)?;
                     self.lease_layer(&layer.diff_id)?;
                     let _ = std::fs::remove_file(&path);
@@ -315,6 +285,7 @@ impl Store {
         progress.resumed(have);
         let mut failed = None;
         let mut received = || progress.received();
+        let copy = file.try_clone().map_err(io_error(opening))?;
         let reader = Resumed {
             file,
             path: path.to_owned(),
@@ -327,8 +298,10 @@ impl Store {
             received: &mut received,
             told: false,
         };
-        let mut hashing = HashingReader::new(reader, layer.blob.hasher());
-        let staged = self.stage_layer(&mut hashing, &what, None, &mut ());
+        // Hashed and kept by threads of their own while this one decompresses and indexes.
+        let copy = Copy { file: copy, have, writeback: false };
+        let mut hashing = Tee::eager(reader, layer.blob.hasher(), copy);
+        let staged = self.stage_layer(Incoming::Stream(&mut hashing), &what, None, &mut ());
         // Content that cannot be read is mostly content that is not what was asked for: the rest of it
         // tells.
         let worth_reading = match &staged {
@@ -424,189 +397,6 @@ impl Store {
             let _ = std::fs::remove_file(&path);
         }
     }
-
-    /// Makes an image visible whose layers have come. The caller has a [`Hold`].
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] if a layer is missing; a configuration that is none.
-    pub fn add_pulled(&self, image: &PulledImage<'_>) -> Result<ImageRecord> {
-        self.writable_store()?;
-        let config = ImageConfig::parse(image.config_raw)?;
-        let id = ImageConfig::id(image.config_raw);
-        let mut layers: Vec<(DiffId, LayerInfo)> = Vec::new();
-        for layer in image.layers {
-            let info = self
-                .layer_info(&layer.diff_id)
-                .ok_or_else(|| Error::Damaged(format!("the layer {} vanished", layer.diff_id)))?;
-            layers.push((layer.diff_id, info));
-        }
-        self.write_blob(image.config_raw)?;
-        self.database.transaction(|tx| {
-            for (diff_id, info) in &layers {
-                insert_layer(tx, diff_id, *info)?;
-            }
-            insert_image(
-                tx,
-                &id,
-                &NewImage {
-                    config: &config,
-                    config_raw: image.config_raw,
-                    parent: None,
-                    references: image.references,
-                    layers: &layers,
-                },
-            )?;
-            for layer in image.layers {
-                let verified = image.verified.contains(&layer.blob);
-                note_blob(tx, layer, verified, image.repository)?;
-                tx.prepare_cached("DELETE FROM layer_leases WHERE diff_id = ?1")?
-                    .execute([layer.diff_id.to_string()])?;
-            }
-            note_manifest(tx, &id, image.manifest)
-        })?;
-        self.database.sync()?;
-        self.database.checkpoint_if_large()?;
-        self.image_by_id(&id)
-    }
-
-    /// Keeps an index that was pulled whole, and its images as long as the name is there.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn add_index(
-        &self,
-        reference: &Reference,
-        index: &KnownManifest,
-        images: &[ImageId],
-    ) -> Result<()> {
-        self.writable_store()?;
-        let name = reference.to_string();
-        self.database.transaction(|tx| {
-            tx.prepare_cached("DELETE FROM indexes WHERE reference = ?1")?.execute([&name])?;
-            tx.prepare_cached(
-                "INSERT INTO indexes(reference, digest, media_type, raw) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![
-                name,
-                index.digest.to_string(),
-                index.media_type,
-                index.raw
-            ])?;
-            for image in images {
-                tx.prepare_cached(
-                    "INSERT OR IGNORE INTO index_images(reference, image_id) VALUES (?1, ?2)",
-                )?
-                .execute(params![name, image.to_string()])?;
-            }
-            Ok(())
-        })
-    }
-
-    /// The index that was pulled whole under a name, if the name still means it, and its images.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn index_of(&self, reference: &Reference) -> Result<Option<(KnownManifest, Vec<ImageId>)>> {
-        let connection = self.database.connection();
-        let name = reference.to_string();
-        let found = connection
-            .prepare_cached(
-                "SELECT digest, media_type, raw FROM indexes WHERE reference = ?1 AND EXISTS \
-                 (SELECT 1 FROM index_images JOIN image_tags USING (reference, image_id) \
-                  WHERE reference = ?1)",
-            )?
-            .query_row([&name], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        let Some((digest, media_type, raw)) = found else { return Ok(None) };
-        let mut statement =
-            connection.prepare_cached("SELECT image_id FROM index_images WHERE reference = ?1")?;
-        let ids = statement
-            .query_map([&name], |row| row.get::<_, String>(0))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        let ids = ids.iter().map(|id| id.parse()).collect::<oci::Result<_>>()?;
-        Ok(Some((KnownManifest { digest: digest.parse()?, media_type, raw }, ids)))
-    }
-
-    /// Notes that something is made of an image now; to the hour, so that a start writes nothing more.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn note_use(tx: &Transaction<'_>, image: &str) -> rusqlite::Result<()> {
-        const HOUR: i64 = 3_600 * 1_000_000_000;
-        let now = files::now_ns();
-        tx.prepare_cached(
-            "UPDATE images SET used_ns = ?2 WHERE id = ?1 AND coalesce(used_ns, 0) < ?3",
-        )?
-        .execute(params![image, now, now.saturating_sub(HOUR)])?;
-        Ok(())
-    }
-
-    /// When something was last made of an image, in nanoseconds since the epoch; when it came, if
-    /// nothing was yet.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn last_use(&self, image: &ImageId) -> Result<i64> {
-        Ok(self
-            .database
-            .connection()
-            .prepare_cached(
-                "SELECT max(coalesce(used_ns, 0), added_ns, coalesce(tagged_ns, 0)) FROM images \
-                 WHERE id = ?1",
-            )?
-            .query_row([image.to_string()], |row| row.get(0))
-            .optional()?
-            .unwrap_or(0))
-    }
-}
-
-/// Remembers what a layer travels as, and where that is. What nobody verified never replaces what somebody
-/// did: a manifest can say anything.
-pub(crate) fn note_blob(
-    tx: &Transaction<'_>,
-    layer: &IncomingLayer,
-    verified: bool,
-    repository: &str,
-) -> Result<()> {
-    tx.prepare_cached(
-        "INSERT INTO layer_blobs(blob, diff_id, size, media_type, verified) \
-         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT(blob) DO UPDATE SET diff_id = excluded.diff_id, \
-         size = excluded.size, media_type = excluded.media_type, verified = 1 \
-         WHERE excluded.verified = 1",
-    )?
-    .execute(params![
-        layer.blob.to_string(),
-        layer.diff_id.to_string(),
-        i64::try_from(layer.size).unwrap_or(i64::MAX),
-        layer.media_type,
-        verified
-    ])?;
-    tx.prepare_cached(
-        "INSERT INTO blob_repositories(blob, repository, seen_ns) VALUES (?1, ?2, ?3) \
-         ON CONFLICT DO UPDATE SET seen_ns = excluded.seen_ns",
-    )?
-    .execute(params![layer.blob.to_string(), repository, files::now_ns()])?;
-    Ok(())
-}
-
-/// Remembers a manifest of an image.
-pub(crate) fn note_manifest(
-    tx: &Transaction<'_>,
-    image: &ImageId,
-    manifest: &KnownManifest,
-) -> Result<()> {
-    tx.prepare_cached(
-        "INSERT INTO manifests(digest, image_id, media_type, raw, added_ns) \
-         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT(digest) DO UPDATE SET added_ns = excluded.added_ns",
-    )?
-    .execute(params![
-        manifest.digest.to_string(),
-        image.to_string(),
-        manifest.media_type,
-        manifest.raw,
-        files::now_ns()
-    ])?;
-    Ok(())
 }
 
 /// Leases that have run out.

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use erofs::{Indexed, Visitor};
-use oci::compression::Decompressor;
+use oci::compression::{Compression, Decompressor};
 use oci::tar::TarReader;
 use oci::{DiffId, Error as OciError};
 use rusqlite::{Transaction, params};
@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::sync_directory;
 use crate::error::io;
-use crate::tee::{self, Tee};
+use crate::incoming::{Incoming, Part};
+use crate::tee::{self, Copy, Tee};
 use crate::temporary::Temporary;
 use crate::unpack::{UnpackOptions, unpack};
 use crate::{Error, Form, Progress, Result, Store, files};
@@ -81,7 +82,7 @@ impl Store {
     /// Reads a layer, compressed or not, to its end: hashes, keeps and unpacks it in one pass.
     pub(crate) fn stage_layer(
         &self,
-        source: &mut dyn Read,
+        mut source: Incoming<'_>,
         what: &str,
         limit: Option<u64>,
         progress: &mut dyn Progress,
@@ -91,10 +92,18 @@ impl Store {
         let temporary = self.temporary()?;
         let tar_path = temporary.path().join(TAR);
         let creating = || format!("creating {}", tar_path.display());
-        let file = File::create_new(&tar_path).map_err(io(creating))?;
+        let mut options = File::options();
+        let file = options.read(true).write(true).create_new(true).open(&tar_path);
+        let file = file.map_err(io(creating))?;
+        let shared = file.try_clone().map_err(io(creating))?;
+        let have = source.share(&file);
+        let source = Part { file: &shared, offset: 0, left: have }.chain(source);
 
         let decompressed = Decompressor::new(source)
             .map_err(|source| Error::Oci(OciError::Io { what: what.to_owned(), source }))?;
+        if have > 0 && decompressed.compression() != Compression::None {
+            return Err(Error::Invalid(format!("{what} was changed while it was read")));
+        }
         let too_large = |error: Error| match error {
             Error::Oci(OciError::Io { source, .. }) if tee::is_too_large(&source) => {
                 Error::TooLarge { what: what.to_owned(), limit: limit.unwrap_or(u64::MAX) }
@@ -106,7 +115,8 @@ impl Store {
             other => other,
         };
         let read = |source| Error::Oci(OciError::Io { what: what.to_owned(), source });
-        let tee = Tee::new(decompressed, Some(file), self.durable(), limit.unwrap_or(u64::MAX));
+        let copy = Copy { file, have, writeback: self.durable() };
+        let tee = Tee::new(decompressed, Some(copy), limit.unwrap_or(u64::MAX));
         let mut tar = TarReader::new(tee);
         let mut watch = Watch { store: self, what, limit, next_check: CHECK_EVERY, progress };
         let (bytes, mut indexed) = if unpacked {
@@ -123,8 +133,9 @@ impl Store {
             }
             (indexed.bytes, Some(indexed))
         };
-        let (diff_id, tar_size) =
+        let (digest, tar_size) =
             tar.into_inner().finish().map_err(|error| too_large(read(error)))?;
+        let diff_id = DiffId(digest);
         if tar_size == 0 {
             return Err(Error::Oci(OciError::Archive(format!("{what} is empty"))));
         }
@@ -161,12 +172,12 @@ impl Store {
         self.check_space()?;
         let temporary = self.temporary()?;
         let root = make_root(&temporary)?;
-        let mut tar = TarReader::new(Tee::new(file, None, false, u64::MAX));
+        let mut tar = TarReader::new(Tee::new(file, None, u64::MAX));
         let options = UnpackOptions { whiteouts: true, ..UnpackOptions::default() };
         unpack(&mut tar, root.as_fd(), &options, &mut |_| Ok(()))?;
         let reading = || format!("reading {}", path.display());
         let (found, _) = tar.into_inner().finish().map_err(io(reading))?;
-        if found != *diff_id {
+        if found != diff_id.digest() {
             let path = path.display();
             return Err(Error::Damaged(format!("{path} does not have the digest {diff_id}")));
         }

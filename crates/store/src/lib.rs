@@ -25,6 +25,8 @@ mod gc;
 mod image;
 mod image_mount;
 mod import;
+mod incoming;
+mod index;
 mod ingest;
 mod layer;
 mod load;
@@ -32,6 +34,7 @@ mod log_index;
 mod lower;
 mod migrate;
 mod overlay;
+mod pulled;
 mod push;
 mod remove;
 mod save;
@@ -51,14 +54,12 @@ pub use form::{Form, FormChoice};
 pub use gc::GcReport;
 pub use image::{HistoryEntry, ImageRecord, Removed};
 pub use import::ImportOptions;
-pub use ingest::{
-    BlobSource, Hold, IncomingLayer, IngestError, IngestProgress, KnownManifest, Opener,
-    PulledImage, Scratch,
-};
+pub use ingest::{BlobSource, Hold, IncomingLayer, IngestError, IngestProgress, Opener, Scratch};
 pub use load::{LoadOptions, Loaded};
 pub use log_index::hold_log_index;
 pub use lower::{ImageFilesystems, ImageFs, Lower, UnpackedDirectories};
 pub use migrate::MigrateReport;
+pub use pulled::{KnownManifest, PulledImage};
 pub use push::{KnownBlob, PackedLayer};
 pub use save::ArchiveFormat;
 pub use usage::{DiskUsage, LayerUsage, OtherUsage};

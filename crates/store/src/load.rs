@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::chain::Seeking;
 use crate::error::io;
 use crate::image::NewImage;
+use crate::incoming::{Incoming, Part};
 use crate::{Error, Progress, Result, Store, files};
 
 /// How to load.
@@ -57,7 +58,7 @@ impl LayerSink for Sink<'_> {
         size: u64,
         data: &mut dyn Read,
     ) -> Result<LayerFacts> {
-        let source = Source { name, expected, size, data };
+        let source = Source { name, expected, size, data: Incoming::Stream(data) };
         let (facts, indexed) = self.store.load_layer(source, self.limit, self.progress)?;
         self.indexed.extend(indexed.map(|indexed| (facts.diff_id, indexed)));
         Ok(facts)
@@ -72,9 +73,9 @@ impl Sink<'_> {
         places: &[LayerPlace],
     ) -> Result<Vec<(LayerFacts, Option<Indexed>)>> {
         let load = |store: &Store, place: &LayerPlace, progress: &mut dyn Progress| {
-            let mut data = Range { file, offset: place.offset, left: place.size };
+            let data = Incoming::Part(Part { file, offset: place.offset, left: place.size });
             let (name, expected, size) = (&place.name, place.expected, place.size);
-            store.load_layer(Source { name, expected, size, data: &mut data }, self.limit, progress)
+            store.load_layer(Source { name, expected, size, data }, self.limit, progress)
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         let threads = threads.min(places.len());
@@ -142,31 +143,7 @@ struct Source<'a> {
     name: &'a str,
     expected: Option<Digest>,
     size: u64,
-    data: &'a mut dyn Read,
-}
-
-/// A part of a file.
-struct Range<'a> {
-    file: &'a File,
-    offset: u64,
-    left: u64,
-}
-
-impl Read for Range<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let buffer = buffer.get_mut(..want).unwrap_or_default();
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let n = self.file.read_at(buffer, self.offset)?;
-        if n == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        self.offset = self.offset.saturating_add(n as u64);
-        self.left = self.left.saturating_sub(n as u64);
-        Ok(n)
-    }
+    data: Incoming<'a>,
 }
 
 /// What a thread that loads layers tells the others.
@@ -207,19 +184,36 @@ impl Store {
             return Ok((LayerFacts { diff_id: DiffId(digest), blob: digest, size }, None));
         }
         // A compressed blob has a digest of its own.
-        let mut start = [0; 4];
-        let have = read_start(data, &mut start).map_err(|error| unwrap_io(name, error))?;
+        let (start, data) = match data {
+            Incoming::Part(part) => {
+                let start = part.start().map_err(|error| unwrap_io(name, error))?;
+                (start, Incoming::Part(part))
+            }
+            Incoming::Stream(stream) => {
+                let mut start = [0; 4];
+                let have = read_start(stream, &mut start).map_err(|e| unwrap_io(name, e))?;
+                (start.get(..have).unwrap_or_default().to_vec(), Incoming::Stream(stream))
+            }
+        };
         let plain = Compression::detect(&start) == Compression::None
             && expected.is_none_or(|digest| digest.algorithm() == "sha256");
-        let mut whole = start.get(..have).unwrap_or_default().chain(data);
+        // What was read of a stream is put before it again.
+        let mut whole;
+        let mut data = match data {
+            Incoming::Stream(stream) => {
+                whole = start.as_slice().chain(stream);
+                Incoming::Stream(&mut whole)
+            }
+            part @ Incoming::Part(_) => part,
+        };
         let (layer, blob) = if plain {
-            let layer = self.stage_layer(&mut whole, name, limit, progress)?;
+            let layer = self.stage_layer(data, name, limit, progress)?;
             let blob = layer.diff_id.digest();
             (layer, blob)
         } else {
             let hasher = expected.map_or_else(Hasher::sha256, |digest| digest.hasher());
-            let mut raw = HashingReader::new(whole, hasher);
-            let layer = self.stage_layer(&mut raw, name, limit, progress)?;
+            let mut raw = HashingReader::new(&mut data, hasher);
+            let layer = self.stage_layer(Incoming::Stream(&mut raw), name, limit, progress)?;
             let (blob, _) = raw.finish().map_err(|error| unwrap_io(name, error))?;
             (layer, blob)
         };

@@ -10,8 +10,9 @@ use oci::{DiffId, Digest, ImageId, Reference};
 use rusqlite::params;
 
 use crate::error::io as io_error;
-use crate::ingest::{IncomingLayer, KnownManifest, note_blob, note_manifest};
+use crate::ingest::IncomingLayer;
 use crate::layer::TAR;
+use crate::pulled::{KnownManifest, note_blob, note_manifest};
 use crate::temporary::Temporary;
 use crate::{Error, Result, Store, files};
 

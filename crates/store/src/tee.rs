@@ -1,17 +1,20 @@
-//! Reading a layer's archive once: what passes is hashed by one thread and written to a file by
-//! another, while the reader unpacks or indexes it.
+//! Reading a stream once: what passes is hashed by one thread and written to a file by another, while the
+//! reader goes on: it unpacks or indexes a layer's archive, or decompresses what came of a layer's blob.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use oci::DiffId;
+use oci::Digest;
 use oci::digest::Hasher;
 
 const CHUNK: usize = 512 << 10;
+/// What comes from afar is passed on as it comes, so that little of it is lost when we are killed.
+const EAGER_CHUNK: usize = 64 << 10;
 /// Chunks in flight. Bounds the memory of an import.
 const DEPTH: usize = 8;
 
@@ -27,10 +30,23 @@ pub(crate) struct Tee<R> {
     limit: u64,
     workers: Option<Workers>,
     ended: bool,
+    eager: bool,
+    /// An error that waits until what came before it was passed on.
+    failed: Option<io::Error>,
+}
+
+/// Where a copy goes.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    pub(crate) file: File,
+    /// So many bytes at the beginning are there already.
+    pub(crate) have: u64,
+    /// The disk is told to begin writing at once.
+    pub(crate) writeback: bool,
 }
 
 struct Workers {
-    hash: Worker<DiffId>,
+    hash: Worker<Digest>,
     write: Option<Worker<()>>,
 }
 
@@ -59,15 +75,19 @@ impl<T: Send + 'static> Worker<T> {
 /// has little to wait for.
 const WRITEBACK: u64 = 8 << 20;
 
-fn write_chunks(mut file: File, writeback: bool, chunks: Receiver<Arc<Vec<u8>>>) -> io::Result<()> {
-    let (mut begun, mut written) = (0_u64, 0_u64);
+fn write_chunks(copy: &Copy, chunks: Receiver<Arc<Vec<u8>>>) -> io::Result<()> {
+    let (mut begun, mut at) = (copy.have, 0_u64);
     for chunk in chunks {
-        file.write_all(&chunk)?;
-        written = written.saturating_add(chunk.len() as u64);
-        if writeback && written - begun >= WRITEBACK {
+        let end = at.saturating_add(chunk.len() as u64);
+        // What is there is not written again.
+        let skip = usize::try_from(copy.have.saturating_sub(at)).unwrap_or(usize::MAX);
+        let new = chunk.get(skip..).unwrap_or_default();
+        copy.file.write_all_at(new, at.saturating_add(skip as u64))?;
+        at = end;
+        if copy.writeback && at.saturating_sub(begun) >= WRITEBACK {
             // Only a hint: the sync at the end is what counts.
-            let _ = sys::writeback::begin(file.as_fd(), begun, written - begun);
-            begun = written;
+            let _ = sys::writeback::begin(copy.file.as_fd(), begun, at - begun);
+            begun = at;
         }
     }
     Ok(())
@@ -83,18 +103,24 @@ pub(crate) fn is_too_large(error: &io::Error) -> bool {
 }
 
 impl<R: Read> Tee<R> {
-    /// Reads from `source`, at most `limit` bytes; copies to `file` if there is one. With `writeback`
-    /// the disk is told to begin writing at once.
-    pub(crate) fn new(source: R, file: Option<File>, writeback: bool, limit: u64) -> Tee<R> {
-        let hash = Worker::start(|chunks| {
-            let mut hasher = Hasher::sha256();
+    /// Reads from `source`, at most `limit` bytes; copies to a file if there is one.
+    pub(crate) fn new(source: R, copy: Option<Copy>, limit: u64) -> Tee<R> {
+        Self::with(source, Hasher::sha256(), copy, limit, false)
+    }
+
+    /// For a source that is slow: what it gives is passed on at once.
+    pub(crate) fn eager(source: R, hasher: Hasher, copy: Copy) -> Tee<R> {
+        Self::with(source, hasher, Some(copy), u64::MAX, true)
+    }
+
+    fn with(source: R, mut hasher: Hasher, copy: Option<Copy>, limit: u64, eager: bool) -> Tee<R> {
+        let hash = Worker::start(move |chunks| {
             for chunk in chunks {
                 hasher.update(&chunk);
             }
-            Ok(DiffId(hasher.finish()))
+            Ok(hasher.finish())
         });
-        let write =
-            file.map(|file| Worker::start(move |chunks| write_chunks(file, writeback, chunks)));
+        let write = copy.map(|copy| Worker::start(move |chunks| write_chunks(&copy, chunks)));
         Tee {
             source,
             chunk: Arc::default(),
@@ -105,7 +131,13 @@ impl<R: Read> Tee<R> {
             limit,
             workers: Some(Workers { hash, write }),
             ended: false,
+            eager,
+            failed: None,
         }
+    }
+
+    fn chunk_size(&self) -> usize {
+        if self.eager { EAGER_CHUNK } else { CHUNK }
     }
 
     /// A chunk nobody uses.
@@ -118,13 +150,17 @@ impl<R: Read> Tee<R> {
                 return self.ring.swap_remove(self.next);
             }
         }
-        Arc::new(vec![0; CHUNK])
+        Arc::new(vec![0; self.chunk_size()])
     }
 
     fn refill(&mut self) -> io::Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let size = self.chunk_size();
         let mut chunk = self.free_chunk();
         let buffer = Arc::make_mut(&mut chunk);
-        buffer.resize(CHUNK, 0);
+        buffer.resize(size, 0);
         let mut have = 0;
         while let Some(rest) = buffer.get_mut(have..).filter(|rest| !rest.is_empty()) {
             match self.source.read(rest) {
@@ -132,9 +168,18 @@ impl<R: Read> Tee<R> {
                     self.ended = true;
                     break;
                 }
-                Ok(n) => have += n,
+                Ok(n) => {
+                    have += n;
+                    if self.eager {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) if have == 0 => return Err(error),
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
             }
         }
         buffer.truncate(have);
@@ -155,7 +200,7 @@ impl<R: Read> Tee<R> {
             }
         }
         let old = std::mem::replace(&mut self.chunk, chunk);
-        if old.capacity() >= CHUNK && self.ring.len() <= DEPTH {
+        if old.capacity() >= size && self.ring.len() <= DEPTH {
             self.ring.push(old);
         }
         self.position = 0;
@@ -163,7 +208,7 @@ impl<R: Read> Tee<R> {
     }
 
     /// Reads what is left, waits for the other thread, and returns the digest and length of all.
-    pub(crate) fn finish(mut self) -> io::Result<(DiffId, u64)> {
+    pub(crate) fn finish(mut self) -> io::Result<(Digest, u64)> {
         while !self.ended {
             self.refill()?;
         }
@@ -174,7 +219,7 @@ impl<R: Read> Tee<R> {
 
 impl<R> Tee<R> {
     /// Waits for the threads, for both of them, whatever the first says.
-    fn join(&mut self) -> io::Result<DiffId> {
+    fn join(&mut self) -> io::Result<Digest> {
         let workers =
             self.workers.take().ok_or_else(|| io::Error::other("the threads have ended"))?;
         let written = workers.write.map_or(Ok(()), Worker::finish);

@@ -21,7 +21,7 @@ pub struct DiskUsage {
     pub images: BTreeMap<ImageId, (u64, u64)>,
     /// Indexes of images whose layers are not unpacked.
     pub indexes: u64,
-    /// Configuration documents.
+    /// Configuration documents, and what indexes name besides images.
     pub blobs: u64,
     /// Writable layers: upper and work directories by container.
     pub writable_layers: BTreeMap<String, u64>,

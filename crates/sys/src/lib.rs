@@ -19,6 +19,7 @@ pub mod mount;
 pub mod namespace;
 pub mod pidfd;
 pub mod privilege;
+pub mod reflink;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;

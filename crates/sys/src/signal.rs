@@ -39,6 +39,22 @@ pub fn block_and_watch(signals: &[i32]) -> Result<std::os::fd::OwnedFd> {
     }
 }
 
+/// Lets the signals through again; what came meanwhile and was not read takes effect now.
+pub fn unblock(signals: &[i32]) -> Result<()> {
+    // SAFETY: the set is initialised by sigemptyset before use.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            let _ = libc::sigaddset(&raw mut set, *signal);
+        }
+        if libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) < 0 {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
+}
+
 /// The next signal from a descriptor of [`block_and_watch`]; `None` when there is none now.
 pub fn next(fd: std::os::fd::BorrowedFd<'_>) -> Result<Option<i32>> {
     let mut record = [0u8; 128];

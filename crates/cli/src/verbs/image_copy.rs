@@ -2,10 +2,10 @@
 
 use engine::{CopyOptions, Place};
 
+use super::transfer_flags::TransferFlags;
 use crate::context::{self, Context};
 use crate::failure::Outcome;
 use crate::flags::Spec;
-use crate::output::transfer::Show;
 use crate::registry::Verb;
 
 /// Options of the verb.
@@ -17,15 +17,8 @@ pub(crate) struct Args {
     /// Take any certificate, and plain HTTP
     #[arg(long)]
     insecure: bool,
-    /// Of an image for several platforms, the one for this (os/arch[/variant])
-    #[arg(long, value_name = "string")]
-    platform: Option<String>,
-    /// How to show progress: auto, plain, tty, json or quiet
-    #[arg(long, value_name = "string")]
-    progress: Option<String>,
-    /// Print only the digest
-    #[arg(long, short = 'q')]
-    quiet: bool,
+    #[command(flatten)]
+    transfer: TransferFlags,
     #[arg(hide = true)]
     args: Vec<String>,
 }
@@ -45,11 +38,10 @@ impl Verb for Args {
         let [from, to] = super::two(&self.args)?;
         let (from, to) = (Place::parse(from)?, Place::parse(to)?);
         let client = crate::registries::client(context, self.insecure)?;
-        let mut show = Show::stdout(self.progress.as_deref(), self.quiet)?;
-        let options =
-            CopyOptions { all: self.all, platform: self.platform.filter(|p| !p.is_empty()) };
+        let mut show = self.transfer.show()?;
+        let options = CopyOptions { all: self.all, platform: self.transfer.platform() };
         let digest = context.engine()?.copy_image(&client, &from, &to, &options, &mut show)?;
-        if self.quiet {
+        if self.transfer.quiet {
             context::println(&digest)?;
         }
         Ok(0)

@@ -49,7 +49,7 @@ impl Verb for Args {
         let engine = context.engine()?;
         let id = match source {
             "-" => engine.import(&mut std::io::stdin().lock(), options, &mut bar)?,
-            path => engine.import(&mut open(path)?, options, &mut bar)?,
+            path => engine.import_file(&open(path)?, options, &mut bar)?,
         };
         bar.finish();
         context::println(&id)?;

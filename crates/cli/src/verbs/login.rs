@@ -1,9 +1,12 @@
 //! `login`: credentials for a registry, checked and kept.
 
 use std::io::{IsTerminal, Read, Write};
+use std::os::fd::OwnedFd;
 
 use ::registry::{Credential, Credentials, DOCKER_HUB_KEY, Error as RegistryError};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Signal;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::context::{self, Context};
 use crate::failure::{Failure, Outcome};
@@ -129,19 +132,59 @@ fn ask(prompt: &str, echo: bool) -> anyhow::Result<String> {
         .bare()
         .into());
     }
+    if echo {
+        context::print(prompt)?;
+        let mut line = String::new();
+        stdin.read_line(&mut line)?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    let hidden = Hidden::new()?;
     context::print(prompt)?;
-    let before = tcgetattr(&stdin)?;
-    if !echo {
+    let line = hidden.line();
+    drop(hidden);
+    Ok(line?.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A terminal that does not show what is typed, until this is dropped. Signals wait for that.
+struct Hidden {
+    before: Termios,
+    signals: OwnedFd,
+}
+
+const ENDING: [i32; 4] =
+    [Signal::INT.as_raw(), Signal::TERM.as_raw(), Signal::HUP.as_raw(), Signal::QUIT.as_raw()];
+
+impl Hidden {
+    fn new() -> anyhow::Result<Self> {
+        let signals = sys::signal::block_and_watch(&ENDING)?;
+        let stdin = std::io::stdin();
+        let before = tcgetattr(&stdin)?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
+        let hidden = Self { before, signals };
         tcsetattr(&stdin, OptionalActions::Now, &silent)?;
+        Ok(hidden)
     }
-    let mut line = String::new();
-    let read = stdin.read_line(&mut line);
-    if !echo {
-        tcsetattr(&stdin, OptionalActions::Now, &before)?;
-        std::io::stdout().write_all(b"\n")?;
+
+    /// What is typed, to the end of the line; nothing if a signal came first.
+    fn line(&self) -> anyhow::Result<String> {
+        let stdin = std::io::stdin();
+        let mut ends =
+            [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut ends, None))?;
+        let mut line = String::new();
+        if ends.get(1).is_none_or(|signals| signals.revents().is_empty()) {
+            stdin.read_line(&mut line)?;
+        }
+        Ok(line)
     }
-    read?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
+        let _ = std::io::stdout().write_all(b"\n");
+        // One that came ends us here.
+        let _ = sys::signal::unblock(&ENDING);
+    }
 }

@@ -61,6 +61,7 @@ pub(crate) mod system_df;
 pub(crate) mod system_prune;
 pub(crate) mod tag;
 pub(crate) mod top;
+mod transfer_flags;
 pub(crate) mod unpause;
 pub(crate) mod update;
 pub(crate) mod version;

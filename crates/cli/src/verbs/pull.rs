@@ -5,6 +5,7 @@ use engine::{Engine, PullOptions};
 
 use super::container_flags::ContainerFlags;
 use super::create::failed;
+use super::transfer_flags::TransferFlags;
 use crate::context::{self, Context};
 use crate::failure::Outcome;
 use crate::flags::Spec;
@@ -23,15 +24,8 @@ pub(crate) struct Args {
     /// Accepted for Docker's scripts: signatures are not checked
     #[arg(long, default_value = "true")]
     disable_content_trust: bool,
-    /// Of an image for several platforms, the one for this (os/arch[/variant])
-    #[arg(long, value_name = "string")]
-    platform: Option<String>,
-    /// How to show progress: auto, plain, tty, json or quiet
-    #[arg(long, value_name = "string")]
-    progress: Option<String>,
-    /// Print only the image's name
-    #[arg(long, short = 'q')]
-    quiet: bool,
+    #[command(flatten)]
+    transfer: TransferFlags,
     #[arg(hide = true)]
     args: Vec<String>,
 }
@@ -48,12 +42,12 @@ impl Verb for Args {
         super::no_trust("pull", self.disable_content_trust)?;
         let name = super::one(&self.args)?;
         let client = crate::registries::client(context, false)?;
-        let mut show = Show::stdout(self.progress.as_deref(), self.quiet)?;
+        let mut show = self.transfer.show()?;
         let reference: oci::Reference = name.parse()?;
         if reference.tag().is_none()
             && reference.digest().is_none()
             && !self.all_tags
-            && !self.quiet
+            && !self.transfer.quiet
             && !show.is_json()
         {
             context::println("Using default tag: latest")?;
@@ -61,7 +55,7 @@ impl Verb for Args {
         let options = PullOptions {
             reference: name.to_owned(),
             all_tags: self.all_tags,
-            platform: self.platform.filter(|p| !p.is_empty()),
+            platform: self.transfer.platform(),
             all_platforms: self.all_platforms,
         };
         let pulled = context.engine()?.pull(&client, &options, &mut show)?;

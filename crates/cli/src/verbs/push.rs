@@ -2,10 +2,10 @@
 
 use engine::PushOptions;
 
+use super::transfer_flags::TransferFlags;
 use crate::context::{self, Context};
 use crate::failure::Outcome;
 use crate::flags::Spec;
-use crate::output::transfer::Show;
 use crate::registry::Verb;
 
 /// Options of the verb.
@@ -17,15 +17,8 @@ pub(crate) struct Args {
     /// Accepted for Docker's scripts: nothing is signed
     #[arg(long, default_value = "true")]
     disable_content_trust: bool,
-    /// Of an image that was pulled for all platforms, only the one for this
-    #[arg(long, value_name = "string")]
-    platform: Option<String>,
-    /// How to show progress: auto, plain, tty, json or quiet
-    #[arg(long, value_name = "string")]
-    progress: Option<String>,
-    /// Print only the image's name
-    #[arg(long, short = 'q')]
-    quiet: bool,
+    #[command(flatten)]
+    transfer: TransferFlags,
     #[arg(hide = true)]
     args: Vec<String>,
 }
@@ -42,18 +35,18 @@ impl Verb for Args {
         super::no_trust("push", self.disable_content_trust)?;
         let name = super::one(&self.args)?;
         let client = crate::registries::client(context, false)?;
-        let mut show = Show::stdout(self.progress.as_deref(), self.quiet)?;
+        let mut show = self.transfer.show()?;
         let reference: oci::Reference = name.parse()?;
-        if reference.tag().is_none() && !self.all_tags && !self.quiet && !show.is_json() {
+        if reference.tag().is_none() && !self.all_tags && !self.transfer.quiet && !show.is_json() {
             context::println("Using default tag: latest")?;
         }
         let options = PushOptions {
             reference: name.to_owned(),
             all_tags: self.all_tags,
-            platform: self.platform.filter(|p| !p.is_empty()),
+            platform: self.transfer.platform(),
         };
         context.engine()?.push(&client, &options, &mut show)?;
-        if self.quiet {
+        if self.transfer.quiet {
             let whole = if self.all_tags { reference } else { reference.or_latest() };
             context::println(&whole.to_string())?;
         }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use crate::screen::Screen;
 use crate::server::{Asked, Registry, Setup, token_server};
 use crate::world::{World, tar_of, text};
 
@@ -98,6 +99,57 @@ fn tokens_and_identity_tokens() {
 }
 
 #[test]
+fn a_terminal_is_asked() {
+    let w = World::new();
+    let setup = Setup { htpasswd: Some(("ann", "secret word")), ..Setup::default() };
+    let r = Registry::start(&w.dir, &setup);
+    let host = r.host();
+    let config = w.path(".docker/config.json");
+    let asked = |args: &[&str], name: Option<&str>, password: &str| {
+        let mut screen = Screen::new(&mut w.command(args));
+        if let Some(name) = name {
+            screen.until("Username: ");
+            assert!(screen.echoes());
+            screen.types(&format!("{name}\n"));
+        }
+        screen.until("Password: ");
+        assert!(!screen.echoes(), "a password is not shown");
+        screen.types(&format!("{password}\n"));
+        let code = screen.end();
+        assert!(screen.echoes(), "as it was before");
+        assert!(password.is_empty() || !screen.seen.contains(password), "{}", screen.seen);
+        (code, screen.seen)
+    };
+    let (code, seen) = asked(&["login", &host], Some("ann"), "wrong");
+    assert_eq!(code, 1);
+    assert!(seen.contains("unauthorized"), "{seen}");
+    assert!(!config.exists());
+    let (code, seen) = asked(&["login", &host], Some("ann"), "");
+    assert!(code == 1 && seen.contains("password is required"), "{seen}");
+    let (code, seen) = asked(&["login", &host], Some("ann"), "secret word");
+    assert!(code == 0 && seen.contains("Login Succeeded"), "{seen}");
+    let kept = fs::read_to_string(&config).unwrap();
+    assert!(kept.contains(&host), "{kept}");
+    assert_eq!(fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o600);
+    // With the name given only the password is asked for.
+    w.ok(&["logout", &host]);
+    assert!(!fs::read_to_string(&config).unwrap().contains(&host));
+    let (code, _) = asked(&["login", "-u", "ann", &host], None, "secret word");
+    assert_eq!(code, 0);
+    // What is known is tried; only when it does not do somebody is asked.
+    let mut screen = Screen::new(&mut w.command(&["login", &host]));
+    assert_eq!(screen.end(), 0);
+    assert!(!screen.seen.contains("Password"), "{}", screen.seen);
+    // Interrupted while it waits for the password: the terminal is as before.
+    w.ok(&["logout", &host]);
+    let mut screen = Screen::new(&mut w.command(&["login", "-u", "ann", &host]));
+    screen.until("Password: ");
+    screen.kill(rustix::process::Signal::INT);
+    assert_ne!(screen.end(), 0);
+    assert!(screen.echoes());
+}
+
+#[test]
 fn a_helper_keeps_secrets() {
     let w = World::new();
     let setup = Setup { htpasswd: Some(("ann", "secret")), ..Setup::default() };
@@ -108,7 +160,7 @@ fn a_helper_keeps_secrets() {
     // It keeps one secret in a file, in the JSON it gets and gives.
     let helper = w.path("docker-credential-box");
     let script = format!(
-        "#!/bin/sh\nbox={}\ncase $1 in\nstore) cat >\"$box\" ;;\nget) if [ -f \"$box\" ]; then cat \"$box\"; else echo 'credentials not found in native keychain'; exit 1; fi ;;\nerase) rm -f \"$box\" ;;\nesac\n",
+        "#!/bin/sh\nbox={}\ncase $1 in\nstore) cat >\"$box\" ;;\nget) if [ -f \"$box\" ]; then cat \"$box\"; else echo 'credentials not found in native keychain'; exit 1; fi ;;\nerase) cat >\"$box.erased\"; rm -f \"$box\" ;;\nesac\n",
         w.path("box").display()
     );
     fs::write(&helper, script).unwrap();
@@ -124,6 +176,20 @@ fn a_helper_keeps_secrets() {
     assert!(kept.contains("detachKeys") && !kept.contains("YW5u"), "{kept}");
     w.ok(&["push", &name]);
     w.ok(&["logout", &r.host()]);
+    assert!(!w.path("box").exists());
+    assert_eq!(fs::read_to_string(w.path("box.erased")).unwrap(), r.host());
+    // The same from a terminal, by the helper for all registries.
+    fs::write(&file, r#"{"credsStore": "box"}"#).unwrap();
+    let mut screen = Screen::new(&mut w.command(&["login", "-u", "ann", &r.host()]));
+    screen.until("Password: ");
+    screen.types("secret\n");
+    assert_eq!(screen.end(), 0);
+    assert!(fs::read_to_string(w.path("box")).unwrap().contains("secret"));
+    assert!(!fs::read_to_string(&file).unwrap().contains("YW5u"));
+    w.ok(&["push", &name]);
+    fs::remove_file(w.path("box.erased")).unwrap();
+    w.ok(&["logout", &r.host()]);
+    assert_eq!(fs::read_to_string(w.path("box.erased")).unwrap(), r.host());
     assert!(!w.path("box").exists());
     fs::remove_file(&helper).unwrap();
     assert!(w.fails(&["push", &name]).contains("docker-credential-box: not found in PATH"));

@@ -7,7 +7,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod bad;
+mod certificates;
+mod kills;
 mod login;
+mod platforms;
 mod real;
+#[path = "../screen/mod.rs"]
+mod screen;
 mod server;
 mod world;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::server::{Registry, Setup};
+use crate::platforms::multi_platform;
+use crate::server::Registry;
 use crate::world::{World, have, list, noise, sha256, tar_of, text, until};
 
 fn three_layers() -> Vec<Vec<u8>> {
@@ -16,7 +17,7 @@ fn three_layers() -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn skopeo(args: &[&str]) -> String {
+pub(crate) fn skopeo(args: &[&str]) -> String {
     let out = Command::new("skopeo").arg("--insecure-policy").args(args).output().unwrap();
     assert!(out.status.success(), "skopeo {args:?}: {}", text(&out.stderr));
     text(&out.stdout)
@@ -126,108 +127,6 @@ fn skopeo_and_we_see_the_same() {
     skopeo(&["copy", "-q", "--preserve-digests", "--src-tls-verify=false", &ours, &layout]);
 }
 
-/// Writes an OCI layout with an index of several platforms, and puts it into the registry.
-fn multi_platform(w: &World, r: &Registry, name: &str) -> String {
-    let layout = w.path("layout");
-    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
-    let blob = |bytes: &[u8]| {
-        let digest = sha256(bytes);
-        let path = layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
-        fs::write(path, bytes).unwrap();
-        (digest, bytes.len())
-    };
-    let mut entries = Vec::new();
-    for (architecture, variant) in [("amd64", None), ("arm64", Some("v8")), ("s390x", None)] {
-        let layer = tar_of(&[("arch", architecture.as_bytes())]);
-        let config = crate::world::config(architecture, std::slice::from_ref(&layer));
-        let (layer, layer_size) = blob(&layer);
-        let (config, config_size) = blob(&config);
-        let manifest = serde_json::json!({
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_size},
-            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": layer_size}],
-        });
-        let (digest, size) = blob(manifest.to_string().as_bytes());
-        let mut platform = serde_json::json!({"os": "linux", "architecture": architecture});
-        if let Some(variant) = variant {
-            platform["variant"] = variant.into();
-        }
-        entries.push(serde_json::json!({
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "digest": digest, "size": size, "platform": platform,
-        }));
-    }
-    let index = serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries,
-    });
-    let (digest, size) = blob(index.to_string().as_bytes());
-    let top = serde_json::json!({"schemaVersion": 2, "manifests": [{
-        "mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest, "size": size,
-        "annotations": {"org.opencontainers.image.ref.name": "all"},
-    }]});
-    fs::write(layout.join("index.json"), top.to_string()).unwrap();
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    let target = format!("docker://{}", r.name(name));
-    let source = format!("oci:{}:all", layout.display());
-    skopeo(&[
-        "copy",
-        "-q",
-        "--all",
-        "--preserve-digests",
-        "--dest-tls-verify=false",
-        &source,
-        &target,
-    ]);
-    digest
-}
-
-#[test]
-fn platforms_are_chosen_and_kept_whole() {
-    if !have("skopeo") {
-        return;
-    }
-    let w = World::new();
-    let r = Registry::plain(&w.dir);
-    let digest = multi_platform(&w, &r, "multi:1");
-    let name = r.name("multi:1");
-    let architecture =
-        |data: &str| w.ok_in(data, &["image", "inspect", "-f", "{{.Architecture}}", &name]);
-    let out = w.ok_in("own", &["pull", &name]);
-    assert!(out.contains(&format!("Digest: {digest}")), "{out}");
-    assert_eq!(architecture("own"), if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
-    w.ok_in("s390x", &["pull", "--platform", "linux/s390x", &name]);
-    assert_eq!(architecture("s390x"), "s390x");
-    let error = w.fails(&["pull", "--platform", "linux/mips", &name]);
-    assert!(error.contains("no matching manifest for linux/mips"), "{error}");
-    assert!(error.contains("linux/arm64/v8"), "it says what there is: {error}");
-    // All of them, and pushed again as one, with the same digest.
-    w.ok_in("all", &["pull", "--all-platforms", &name]);
-    assert_eq!(w.ok_in("all", &["images", "-aq", "--no-trunc"]).lines().count(), 3);
-    w.ok_in("all", &["image", "prune", "-f"]);
-    assert_eq!(w.ok_in("all", &["images", "-aq", "--no-trunc"]).lines().count(), 3, "kept");
-    let out = w.ok_in("all", &["push", &name]);
-    assert!(out.contains(&format!("1: digest: {digest}")), "{out}");
-    // What can be seen from afar.
-    let list = w.ok(&["manifest", "inspect", &name]);
-    assert!(list.contains("\"s390x\"") && list.contains("image.index.v1+json"), "{list}");
-    let all: serde_json::Value =
-        serde_json::from_str(&w.ok(&["manifest", "inspect", "-v", &name])).unwrap();
-    assert_eq!(all.as_array().unwrap().len(), 3);
-    assert!(all[0]["OCIManifest"]["layers"].is_array());
-    let seen = w.ok(&[
-        "image",
-        "inspect",
-        "--remote",
-        "--platform",
-        "arm64",
-        "-f",
-        "{{.Architecture}}",
-        &name,
-    ]);
-    assert_eq!(seen, "arm64");
-    assert_eq!(w.ok(&["images", "-aq"]), "", "nothing was fetched for that");
-}
-
 #[test]
 fn missing_images_are_fetched_for_a_container() {
     let w = World::new();
@@ -256,25 +155,6 @@ fn missing_images_are_fetched_for_a_container() {
     for id in ids.lines() {
         w.ok_in("two", &["rm", id]);
     }
-}
-
-#[test]
-fn certificates_are_checked() {
-    let w = World::new();
-    let setup = Setup { tls: true, client_certificates: true, ..Setup::default() };
-    let r = Registry::start(&w.dir, &setup);
-    w.image("app", &three_layers());
-    let name = r.name("app:1");
-    w.ok(&["tag", "app", &name]);
-    // Loopback is trusted as in Docker, but this one wants to know who we are.
-    let error = w.fails(&["push", &name]);
-    assert!(!error.contains("404"), "{error}");
-    r.trust(&w.path("certs.d"), true);
-    w.ok(&["push", &name]);
-    w.ok_in("two", &["pull", &name]);
-    // A key that is missing is named.
-    fs::remove_file(w.path("certs.d").join(r.host()).join("client.key")).unwrap();
-    assert!(w.fails(&["pull", &name]).contains("missing key client.key"));
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) struct Registry {
 pub(crate) struct Setup {
     pub(crate) tls: bool,
     pub(crate) client_certificates: bool,
+    /// Names in the server's certificate, as OpenSSL wants them; this machine's if empty.
+    pub(crate) names: &'static str,
     pub(crate) htpasswd: Option<(&'static str, &'static str)>,
     pub(crate) token_realm: Option<String>,
 }
@@ -39,15 +41,16 @@ fn openssl(dir: &Path, args: &[&str]) {
     assert!(out.status.success(), "openssl {args:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// An authority (`ca.crt`), a server's certificate for localhost (`server.crt`, `server.key`), and a
+/// An authority (`ca.crt`), a server's certificate for `names` (`server.crt`, `server.key`), and a
 /// client's (`client.cert`, `client.key`).
-pub(crate) fn certificates(dir: &Path) {
+pub(crate) fn certificates(dir: &Path, names: &str) {
     let new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     let mut authority = vec!["req", "-x509", "-days", "2", "-subj", "/CN=Wherry test authority"];
     authority.extend(new);
     authority.extend(["-keyout", "ca.key", "-out", "ca.crt"]);
     openssl(dir, &authority);
-    fs::write(dir.join("server.ext"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
+    let names = if names.is_empty() { "DNS:localhost,IP:127.0.0.1" } else { names };
+    fs::write(dir.join("server.ext"), format!("subjectAltName={names}\n")).unwrap();
     fs::write(dir.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
     for (name, extension) in [("server", "crt"), ("client", "cert")] {
         let (key, csr) = (format!("{name}.key"), format!("{name}.csr"));
@@ -90,7 +93,7 @@ impl Registry {
         let dir = dir.join("registry");
         fs::create_dir_all(&dir).unwrap();
         if setup.tls || setup.token_realm.is_some() {
-            certificates(&dir);
+            certificates(&dir, setup.names);
         }
         // Somebody else may take the port in between; then another one is tried.
         for _ in 0..5 {
@@ -156,7 +159,12 @@ impl Registry {
 
     /// Puts the authority, and perhaps the client's certificate, where the engine looks for them.
     pub(crate) fn trust(&self, certs: &Path, client: bool) {
-        let to = certs.join(self.host());
+        self.trust_as(&self.host(), certs, client);
+    }
+
+    /// The same for a name that leads here.
+    pub(crate) fn trust_as(&self, host: &str, certs: &Path, client: bool) {
+        let to = certs.join(host);
         fs::create_dir_all(&to).unwrap();
         fs::copy(self.dir.join("ca.crt"), to.join("ca.crt")).unwrap();
         if client {

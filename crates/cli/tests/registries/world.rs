@@ -1,10 +1,15 @@
 //! An engine of its own for each test, and images made without containers.
 
+#[path = "../../../../tests/common/scratch.rs"]
+mod scratch;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+pub(crate) use scratch::noise;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,20 +53,6 @@ pub(crate) fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
         tar.append_data(&mut header, name, *content).unwrap();
     }
     tar.into_inner().unwrap()
-}
-
-/// Bytes that do not compress, the same for the same seed.
-pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
@@ -156,6 +147,10 @@ impl World {
 
     /// Loads an image of these layers.
     pub(crate) fn image(&self, name: &str, layers: &[Vec<u8>]) {
+        self.image_in("data", name, layers);
+    }
+
+    pub(crate) fn image_in(&self, data: &str, name: &str, layers: &[Vec<u8>]) {
         let config = config("amd64", layers);
         let config_name = format!("{}.json", sha256(&config).trim_start_matches("sha256:"));
         let names: Vec<String> = (0..layers.len()).map(|i| format!("{i}/layer.tar")).collect();
@@ -170,7 +165,7 @@ impl World {
         }
         let path = self.path("image.tar");
         fs::write(&path, tar_of(&files)).unwrap();
-        self.ok(&["load", "-q", "-i", path.to_str().unwrap()]);
+        self.ok_in(data, &["load", "-q", "-i", path.to_str().unwrap()]);
     }
 
     /// Nothing that should not be there: no image, no layer, no temporary file but the parts of a transfer.
@@ -180,6 +175,15 @@ impl World {
         for name in list(&self.path("data/tmp")) {
             assert!(name.starts_with("part-") || name.starts_with("lock-"), "left: {name}");
         }
+    }
+
+    /// The image with this name, and no other.
+    #[track_caller]
+    pub(crate) fn nothing_but(&self, name: &str) {
+        let id = self.ok(&["images", "-q", name]);
+        let mut all: Vec<String> = self.ok(&["images", "-aq"]).lines().map(str::to_owned).collect();
+        all.dedup();
+        assert_eq!(all, [id]);
     }
 
     /// Each layer in the store is what its name says.

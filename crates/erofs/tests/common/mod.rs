@@ -1,12 +1,14 @@
 //! What the tests share: layers from archives, mounting, and walking trees.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used, clippy::print_stderr)]
+
+#[path = "../../../../tests/common/scratch.rs"]
+mod scratch;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use erofs::{Error, Indexed, Layer, Tree, Visitor};
 use oci::tar::TarReader;
@@ -16,42 +18,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
     fsopen,
 };
-
-static COUNTER: AtomicU32 = AtomicU32::new(0);
-
-/// A directory that is removed at the end of the test.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    pub fn new() -> Scratch {
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let base =
-            std::env::temp_dir().join(format!("wherry-erofs-{}-{count}", std::process::id()));
-        std::fs::create_dir(&base).unwrap();
-        Scratch(base)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = Command::new("rm").arg("-rf").arg(&self.0).status();
-    }
-}
-
-pub fn sh(directory: &Path, script: &str) -> String {
-    let output = Command::new("sh").arg("-ec").arg(script).current_dir(directory).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{script}\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
+pub use scratch::{Scratch, proc_path, sh};
 
 /// A layer's archive and side file on disk.
 pub struct OnDisk {
@@ -158,10 +125,6 @@ pub fn mount(image: &Path, devices: &[PathBuf]) -> OwnedFd {
         panic!("mounting: {error}: {log}");
     }
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY).unwrap()
-}
-
-pub fn proc_path(fd: &OwnedFd) -> PathBuf {
-    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()
 }
 
 /// Everything that can be seen of one file.
@@ -288,12 +251,42 @@ pub fn fsck(image: &Path, devices: &[PathBuf]) {
     );
 }
 
-/// `WHERRY_TEST_FSCK_EROFS` names a command; otherwise the installed one, if new enough.
+/// `mkfs.erofs --tar=i` of an archive: an index as ours, by others. False if there is none that can do it.
+fn mkfs(image: &Path, tar: &Path) -> bool {
+    let Some(program) = program("WHERRY_TEST_MKFS_EROFS", "mkfs.erofs") else { return false };
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("exec {program} --quiet --tar=i \"$@\"")).arg("mkfs");
+    let output = command.arg(image).arg(tar).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+/// What `mkfs.erofs --tar=i` makes of the archive shows the same. It knows no sparse files.
+pub fn same_as_mkfs(directory: &Path, tar: &Path, ours: &BTreeMap<Vec<u8>, Seen>) {
+    let theirs = directory.join("theirs.erofs");
+    if !mkfs(&theirs, tar) {
+        return;
+    }
+    let theirs = walk(&mount(&theirs, &[tar.to_owned()]));
+    let names = |tree: &BTreeMap<Vec<u8>, Seen>| {
+        tree.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(ours), names(&theirs));
+    for (name, seen) in &theirs {
+        assert_eq!(&ours[name], seen, "{}", String::from_utf8_lossy(name));
+    }
+}
+
 fn fsck_program() -> Option<String> {
-    if let Ok(program) = std::env::var("WHERRY_TEST_FSCK_EROFS") {
+    program("WHERRY_TEST_FSCK_EROFS", "fsck.erofs")
+}
+
+/// The variable names a command; otherwise it is the installed one, if new enough.
+fn program(variable: &str, name: &str) -> Option<String> {
+    if let Ok(program) = std::env::var(variable) {
         return Some(program);
     }
-    let output = Command::new("fsck.erofs").arg("-V").output().ok()?;
+    let output = Command::new(name).arg("-V").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     let version = text.split_whitespace().find_map(|word| {
@@ -301,5 +294,14 @@ fn fsck_program() -> Option<String> {
         let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
         Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
     });
-    (version? >= (1, 8)).then(|| "fsck.erofs".to_owned())
+    let new = version.is_some_and(|version| version >= (1, 8));
+    if !new {
+        eprintln!("skipped: no {name} of 1.8 or newer here; {variable} can name one");
+    }
+    new.then(|| name.to_owned())
+}
+
+/// How many cases a property test tries: `PROPTEST_CASES`, or as many as usual.
+pub fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }

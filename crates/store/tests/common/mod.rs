@@ -1,11 +1,13 @@
 //! What the integration tests share: a data root of their own, and archives.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used)]
+
+#[path = "../../../../tests/common/scratch.rs"]
+mod scratch;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use oci::tar::{Entry, Kind, TarWriter};
+pub use scratch::{noise, proc_path, sh};
 use store::{Durability, FormChoice, OpenOptions, Store};
 
 /// `directories.rs` has the tests of the other files as modules, for the form with unpacked
@@ -26,26 +28,20 @@ pub fn test_name(module: &str, name: &str) -> String {
     }
 }
 
-static COUNTER: AtomicU32 = AtomicU32::new(0);
-
-/// A directory that is removed at the end of the test.
-pub struct Scratch(PathBuf);
+/// A directory for a data root, removed at the end of the test.
+pub struct Scratch(scratch::Scratch);
 
 impl Scratch {
     pub fn new() -> Scratch {
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let base =
-            std::env::temp_dir().join(format!("wherry-store-{}-{count}", std::process::id()));
-        std::fs::create_dir(&base).unwrap();
-        Scratch(base)
+        Scratch(scratch::Scratch::new())
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        self.0.path()
     }
 
     pub fn root(&self) -> PathBuf {
-        self.0.join("root")
+        self.path().join("root")
     }
 
     /// Opens it, in the form this program tests.
@@ -57,24 +53,6 @@ impl Scratch {
         let options = OpenOptions { read_only: false, durability: Durability::None, form };
         Store::open(&self.root(), options).unwrap()
     }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = Command::new("rm").arg("-rf").arg(&self.0).status();
-    }
-}
-
-/// Runs a shell script in `directory`; it must succeed. Returns its output.
-pub fn sh(directory: &Path, script: &str) -> String {
-    let output = Command::new("sh").arg("-ec").arg(script).current_dir(directory).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{script}\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
 }
 
 pub fn file(path: &str, data: &[u8]) -> (Entry, Vec<u8>) {
@@ -106,10 +84,4 @@ pub fn tar(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
 /// script with the mount as its working directory, and returns the output.
 pub fn in_mount(mount: &std::os::fd::OwnedFd, script: &str) -> String {
     sh(&proc_path(mount), script)
-}
-
-/// The path by which other processes reach a descriptor of ours.
-pub fn proc_path(fd: &std::os::fd::OwnedFd) -> PathBuf {
-    use std::os::fd::AsRawFd;
-    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()
 }

@@ -1,0 +1,145 @@
+"""What the comparisons of bench/ share: engines with data roots of their own, and times side by side."""
+
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+
+class Failed(Exception):
+    pass
+
+
+def run(command, environment=None, check=True):
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if check and done.returncode:
+        raise Failed(f"{' '.join(command)}\n{done.stderr.decode()}")
+    return done.stdout.decode()
+
+
+def timed(command, environment=None):
+    """Seconds of a command. What others left to write is written before."""
+    os.sync()
+    start = time.monotonic()
+    run(command, environment)
+    return time.monotonic() - start
+
+
+def disk(path):
+    """Bytes a directory takes."""
+    return int(run(["du", "-sxB1", path]).split()[0]) if os.path.exists(path) else 0
+
+
+class Wherry:
+    """An engine that keeps its layers in one form."""
+
+    def __init__(self, binary, base, form, more=""):
+        self.root = f"{base}/{form}"
+        with open(f"{base}/{form}.toml", "w") as f:
+            f.write(f'storage = "{form}"\n{more}')
+        self.command = [binary, "--config", f"{base}/{form}.toml", "--data-root", self.root,
+                        "--run-root", f"{base}/{form}-run"]
+
+    def stop(self):
+        pass
+
+
+class Docker:
+    """A dockerd of our own, with a data root of its own and without networks."""
+
+    def __init__(self, base):
+        self.root = f"{base}/docker"
+        socket = f"unix://{base}/docker.sock"
+        self.command = ["docker", "-H", socket]
+        self.log = open(f"{base}/docker.log", "w")
+        self.daemon = subprocess.Popen(
+            ["dockerd", "--data-root", self.root, "--exec-root", f"{base}/docker-run", "--pidfile",
+             f"{base}/docker.pid", "-H", socket, "--bridge", "none", "--iptables=false",
+             "--ip6tables=false"], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        for _ in range(120):
+            time.sleep(0.25)
+            if self.daemon.poll() is not None:
+                break
+            if subprocess.run([*self.command, "info"], capture_output=True).returncode == 0:
+                return
+        self.stop()
+        raise Failed("dockerd does not start")
+
+    def stop(self):
+        if self.daemon.poll() is None:
+            self.daemon.send_signal(signal.SIGTERM)
+            try:
+                self.daemon.wait(30)
+            except subprocess.TimeoutExpired:
+                self.daemon.kill()
+                self.daemon.wait()
+        self.log.close()
+
+
+class Podman:
+    """podman with storage of its own."""
+
+    def __init__(self, base):
+        self.root = f"{base}/podman"
+        self.command = ["podman", "--root", self.root, "--runroot", f"{base}/podman-run",
+                        "--storage-driver", "overlay"]
+        run([*self.command, "info"])
+
+    def stop(self):
+        pass
+
+
+def others(base):
+    """The engines besides ours that work here."""
+    found = {}
+    for name, needs, make in [("docker", ["docker", "dockerd"], Docker), ("podman", ["podman"], Podman)]:
+        if not all(map(shutil.which, needs)):
+            print(f"{name}: not here, left out")
+            continue
+        try:
+            found[name] = make(base)
+        except Failed as error:
+            print(f"{name}: does not work here, left out: {str(error).splitlines()[0]}")
+    return found
+
+
+class Times:
+    """Times of several things, in rounds; and when to stop."""
+
+    def __init__(self, seconds, least=1, most=7):
+        self.end = time.monotonic() + seconds
+        self.least, self.most = least, most
+        self.all = {}
+        self.rounds = 0
+
+    def more(self):
+        """Whether there is time for another round."""
+        if self.rounds >= self.most:
+            return False
+        if self.rounds >= self.least and time.monotonic() >= self.end:
+            return False
+        self.rounds += 1
+        return True
+
+    def late(self):
+        """Slow things are left out when half of the time is gone, once there is one time of them."""
+        return self.rounds > 1 and time.monotonic() >= self.end
+
+    def note(self, what, seconds):
+        self.all.setdefault(what, []).append(seconds)
+
+    def print(self, floor):
+        base = statistics.median(self.all[floor])
+        width = max(map(len, self.all))
+        for what, times in self.all.items():
+            median = statistics.median(times)
+            print(f"  {what:{width}}  median {median:7.3f} s  best {min(times):7.3f} s"
+                  f"  {median / base:6.2f} of {floor}  ({len(times)})")
+
+
+def fail(text):
+    sys.exit(text)
