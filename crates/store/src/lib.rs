@@ -31,6 +31,7 @@ mod load;
 mod log_index;
 mod lower;
 mod migrate;
+pub mod network;
 mod overlay;
 mod push;
 mod remove;
