@@ -89,8 +89,9 @@ fn read_after(db: &Connection, seq: i64) -> Result<Vec<(i64, Event)>> {
 }
 
 /// Names of filters that `events` knows.
-pub(crate) const FILTERS: [&str; 9] =
-    ["config", "container", "daemon", "event", "image", "label", "scope", "type", "volume"];
+pub(crate) const FILTERS: [&str; 10] = [
+    "config", "container", "daemon", "event", "image", "label", "network", "scope", "type", "volume",
+];
 
 fn matches(event: &Event, filters: &Filters) -> bool {
     filters.iter().all(|(name, values)| {
@@ -110,6 +111,7 @@ fn matches(event: &Event, filters: &Filters) -> bool {
             "scope" => event.scope == *value,
             "container" => actor("container", value),
             "volume" => actor("volume", value),
+            "network" => actor("network", value),
             "image" => {
                 actor("image", value)
                     || attribute("image").is_some_and(|image| {

@@ -151,7 +151,9 @@ impl Engine {
             owner,
             attach,
             size: terminal_size(host.console_size),
-            steward_at_exit: host.auto_remove || host.restart_policy.name != "no",
+            steward_at_exit: host.auto_remove
+                || host.restart_policy.name != "no"
+                || parts.release,
             steward_now: parts.health,
         };
         let mut fds = vec![(Role::Process, pidfd)];

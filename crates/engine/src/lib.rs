@@ -27,6 +27,7 @@ mod list;
 mod logs;
 mod mounts;
 mod names;
+mod network;
 mod pull;
 mod push;
 mod reconcile;

@@ -136,6 +136,8 @@ pub enum Request {
     List,
     /// Hear of every start and end from now on.
     Subscribe,
+    /// Start the name server of containers' networks unless it runs.
+    Names,
     /// Who the keeper is.
     Status,
 }
