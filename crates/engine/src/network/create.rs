@@ -424,7 +424,37 @@ impl Engine {
             created_ns: clock::now(),
         };
         self.insert_network(&mut network)?;
-        self.make_ready(&host, &[&network])?;
+        Ok(network)
+    }
+
+    /// Makes the default network's bridge, if it is not there. A range that somebody else has begun
+    /// to use since it was chosen is changed first, if nobody is in the network.
+    pub(super) fn bring_default_up(
+        &self,
+        host: &net::endpoint::Host,
+        network: Network,
+    ) -> Result<Network> {
+        let there = match &network.bridge {
+            Some(bridge) => host.links.get(bridge)?.is_some(),
+            None => true,
+        };
+        if there {
+            return Ok(network);
+        }
+        let mut network = network;
+        let routed = host.links.routed()?;
+        let clash = |network: &Network| {
+            network.subnets.iter().any(|s| routed.iter().any(|r| r.overlaps(s.subnet.prefix)))
+        };
+        if clash(&network)
+            && self.settings().bridge_address.is_empty()
+            && network::users(self.db(), &network.id)?.is_empty()
+        {
+            self.store().db().transaction(|tx| network::delete(tx, &network.id))?;
+            network = self.default_network()?;
+        }
+        let _lock = lock();
+        self.make_ready(host, &[&network])?;
         Ok(network)
     }
 

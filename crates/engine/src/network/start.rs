@@ -178,9 +178,13 @@ impl Engine {
         if rows.is_empty() {
             return Ok(None);
         }
+        let host = self.network_host()?;
         let mut joined = Vec::new();
         for endpoint in rows {
-            let network = self.network_of(&endpoint)?;
+            let mut network = self.network_of(&endpoint)?;
+            if network.name == DEFAULT {
+                network = self.bring_default_up(&host, network)?;
+            }
             let wanted = read_wanted(&endpoint);
             joined.push(Joined {
                 network,
@@ -200,7 +204,7 @@ impl Engine {
             self.reconcile_all()?;
             self.reserve(record, &mut joined)?;
         }
-        let namespace = self.plug_all(record, &joined).inspect_err(|_| self.give_back(record))?;
+        let namespace = self.plug_all(&host, record, &joined).inspect_err(|_| self.give_back(record))?;
         Ok(Some(Attached { namespace, joined }))
     }
 
@@ -288,13 +292,12 @@ impl Engine {
             .filter(|address| !address.is_unspecified())
     }
 
-    fn plug_all(&self, record: &Record, joined: &[Joined]) -> Result<OwnedFd> {
-        let host = self.network_host()?;
+    fn plug_all(&self, host: &Host, record: &Record, joined: &[Joined]) -> Result<OwnedFd> {
         let networks: Vec<&Network> = joined.iter().map(|j| &j.network).collect();
-        self.make_ready(&host, &networks)?;
+        self.make_ready(host, &networks)?;
         let namespace = new_namespace()?;
         for joined in joined {
-            self.plug_one(&host, joined, namespace.as_fd())?;
+            self.plug_one(host, joined, namespace.as_fd())?;
         }
         if joined.iter().any(Joined::has_names) {
             self.serve_names(&record.id, namespace.as_fd())?;
