@@ -62,7 +62,7 @@ fn answers(from: &Namespace, address: &str, wanted: &str) {
 
 /// Starts a container that says a word on a port.
 fn serve(e: &Engine, name: &str, word: &str, port: u16, options: &[&str]) -> String {
-    let script = format!("exec tcpsvd -E :: {port} echo {word}");
+    let script = format!("exec nc -ll -p {port} -e echo {word}");
     let mut args = vec!["run", "-d", "--name", name];
     args.extend(options);
     args.extend(["bb", "sh", "-c", &script]);
@@ -485,7 +485,7 @@ fn nothing_stays_after_a_reboot() {
 fn restarts_plug_in_again() {
     let e = Engine::new();
     e.ok(["network", "create", "net"]);
-    let script = "tcpsvd -E :: 80 echo hello & sleep 0.5; kill $!; exit 1";
+    let script = "nc -ll -p 80 -e echo hello & sleep 0.5; kill $!; exit 1";
     e.ok([
         "run",
         "-d",
@@ -531,7 +531,7 @@ fn the_default_network_is_as_configured() {
     let shown = with(&["config", "show"]);
     assert!(shown.contains("10.99.0.1/24") && shown.contains("mybridge"), "{shown}");
     with(&[
-        "run", "-d", "--name", "web", "-p", "8080:80", "bb", "tcpsvd", "-E", "0", "80", "echo",
+        "run", "-d", "--name", "web", "-p", "8080:80", "bb", "nc", "-ll", "-p", "80", "-e", "echo",
         "hello",
     ]);
     answers(&e.host, "127.0.0.1:8080", "hello");
@@ -633,7 +633,10 @@ fn bridges_and_parents_of_others() {
     let links = Links::open_in(e.host.fd()).unwrap();
     let mut batch = Batch::new();
     batch.bridge(&NewLink { name: "mine", mtu: 1500, mac: None });
-    batch.dummy(&NewLink { name: "nic0", mtu: 1500, mac: None });
+    // Its other end leads nowhere.
+    let nowhere = Namespace::new();
+    let link = |name| NewLink { name, mtu: 1500, mac: None };
+    batch.veth(&link("nic0"), 0, &link("nic1"), nowhere.fd());
     links.commit(&mut batch).unwrap();
     let mut batch = Batch::new();
     batch.address(links.index("mine").unwrap(), "10.70.0.1/24".parse().unwrap());
