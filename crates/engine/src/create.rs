@@ -60,11 +60,8 @@ impl Engine {
         self.complete(&mut request.config, &mut request.host_config, &mut warnings)?;
         check(&request.config, &request.host_config, &mut warnings)?;
         self.check_references(&request.host_config)?;
-        let endpoints = self.plan_endpoints(
-            &request.config,
-            &request.host_config,
-            &request.networking_config,
-        )?;
+        let endpoints =
+            self.plan_endpoints(&request.config, &request.host_config, &request.networking_config)?;
 
         let image_volumes =
             image.iter().flat_map(|i| i.config.config.volumes.keys()).map(String::as_str);
@@ -477,10 +474,7 @@ pub(crate) fn check(config: &Config, host: &HostConfig, warnings: &mut Vec<Strin
         return invalid("conflicting options: hostname and the network mode".into());
     }
     if host.network_mode.starts_with("container:") {
-        let taken = [
-            (&host.dns, "dns"),
-            (&host.extra_hosts, "custom host-to-IP mapping"),
-        ];
+        let taken = [(&host.dns, "dns"), (&host.extra_hosts, "custom host-to-IP mapping")];
         if let Some((_, what)) =
             taken.iter().find(|(list, _)| list.as_ref().is_some_and(|l| !l.is_empty()))
         {

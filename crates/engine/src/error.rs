@@ -84,10 +84,9 @@ impl From<store::Error> for Error {
     fn from(e: store::Error) -> Self {
         use store::Error as S;
         let kind = match &e {
-            S::NoSuchImage(_)
-            | S::NoSuchVolume(_)
-            | S::NoSuchWritable(_)
-            | S::NoSuchNetwork(_) => ErrorKind::NotFound,
+            S::NoSuchImage(_) | S::NoSuchVolume(_) | S::NoSuchWritable(_) | S::NoSuchNetwork(_) => {
+                ErrorKind::NotFound
+            }
             S::ImageConflict { .. }
             | S::VolumeConflict(_)
             | S::VolumeInUse { .. }

@@ -90,7 +90,16 @@ fn read_after(db: &Connection, seq: i64) -> Result<Vec<(i64, Event)>> {
 
 /// Names of filters that `events` knows.
 pub(crate) const FILTERS: [&str; 10] = [
-    "config", "container", "daemon", "event", "image", "label", "network", "scope", "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "scope",
+    "type",
+    "volume",
 ];
 
 fn matches(event: &Event, filters: &Filters) -> bool {

@@ -153,7 +153,8 @@ impl Engine {
             size: terminal_size(host.console_size),
             steward_at_exit: host.auto_remove
                 || host.restart_policy.name != "no"
-                || parts.release,
+                || parts.networks.0,
+            steward_always: parts.networks.1,
             steward_now: parts.health,
         };
         let mut fds = vec![(Role::Process, pidfd)];

@@ -151,29 +151,29 @@ fn command_line(argv: &[String]) -> String {
 
 impl Engine {
     fn summary(&self, record: &Record, now: i64) -> Result<ContainerSummary> {
-    let definition = &record.definition;
-    let image = match (&definition.rootfs, &record.image_id) {
-        (Some(rootfs), _) => rootfs.path.clone(),
-        _ => definition.config.image.clone(),
-    };
-    Ok(ContainerSummary {
-        id: record.id.clone(),
-        names: vec![format!("/{}", record.name)],
-        image,
-        image_id: record.image_id.clone().unwrap_or_default(),
-        command: command_line(&definition.argv),
-        created: record.created_ns / 1_000_000_000,
-        ports: self.ports_shown(record)?,
-        size_rw: None,
-        size_root_fs: None,
-        labels: definition.config.labels.clone(),
-        state: record.state.name().into(),
-        status: status_text(record, now),
-        host_config: SummaryHostConfig { network_mode: definition.host.network_mode.clone() },
-        network_settings: SummaryNetworks { networks: self.endpoints_shown(record)? },
-        mounts: definition.mounts.iter().map(|m| m.point.clone()).collect(),
-    })
-}
+        let definition = &record.definition;
+        let image = match (&definition.rootfs, &record.image_id) {
+            (Some(rootfs), _) => rootfs.path.clone(),
+            _ => definition.config.image.clone(),
+        };
+        Ok(ContainerSummary {
+            id: record.id.clone(),
+            names: vec![format!("/{}", record.name)],
+            image,
+            image_id: record.image_id.clone().unwrap_or_default(),
+            command: command_line(&definition.argv),
+            created: record.created_ns / 1_000_000_000,
+            ports: self.ports_shown(record)?,
+            size_rw: None,
+            size_root_fs: None,
+            labels: definition.config.labels.clone(),
+            state: record.state.name().into(),
+            status: status_text(record, now),
+            host_config: SummaryHostConfig { network_mode: definition.host.network_mode.clone() },
+            network_settings: SummaryNetworks { networks: self.endpoints_shown(record)? },
+            mounts: definition.mounts.iter().map(|m| m.point.clone()).collect(),
+        })
+    }
 
     /// Rows of `ps`, the youngest first.
     pub fn list(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> {

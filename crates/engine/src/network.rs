@@ -8,8 +8,8 @@
 //! `connect` changes what running containers are in, `repair` compares the database with the kernel,
 //! `names` is the name server's process.
 
-pub(crate) mod create;
 mod connect;
+pub(crate) mod create;
 pub(crate) mod files;
 pub(crate) mod names;
 mod ports;
@@ -113,11 +113,6 @@ fn parent(network: &Network) -> String {
 }
 
 impl Engine {
-    /// The host's network namespace: the caller's.
-    pub(crate) fn network_host(&self) -> Result<Host> {
-        Ok(Host::open(&self.settings().network_tag())?)
-    }
-
     /// The network a mode names; the default one is made if it is not there yet.
     pub(crate) fn network_of_mode(&self, mode: &str) -> Result<Network> {
         match mode {

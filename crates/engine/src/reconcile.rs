@@ -82,7 +82,7 @@ impl Engine {
                 record.started_ns = exit.started_at;
             }
             if apply_exit(tx, &mut record, exit)? {
-                self.release_networks(tx, &record, Some(exit.at))?;
+                self.release_networks(tx, &record, exit.at)?;
             }
             if record.definition.host.auto_remove && !record.state.is_live() {
                 remove = Some(record);

@@ -42,8 +42,8 @@ pub(crate) struct Parts {
     pub(crate) cgroup: String,
     pub(crate) log: Log,
     pub(crate) health: bool,
-    /// Its ports and names must be taken back when it ends.
-    pub(crate) release: bool,
+    /// It has names, and published ports, which must be taken back when it ends.
+    pub(crate) networks: (bool, bool),
 }
 
 fn errno(what: impl std::fmt::Display, e: rustix::io::Errno) -> Error {
@@ -59,7 +59,7 @@ struct OwnParts {
     log: Log,
     cgroup: String,
     health: bool,
-    release: bool,
+    networks: (bool, bool),
 }
 
 /// Takes the image's mount from the keeper, if a container runs on it.
@@ -127,6 +127,9 @@ impl Engine {
         }
         let mut reserved = false;
         let outcome = self.launch(record, attach, starter, &mut reserved);
+        if reserved && outcome.is_err() {
+            self.give_back(record);
+        }
         if let Err(e) = &outcome {
             record.error.clone_from(&e.message);
             record.exit_code = e.run_exit_code().into();
@@ -137,9 +140,6 @@ impl Engine {
             // The start's own error is what matters; this one would only hide it.
             let _ = self.store().db().transaction(|tx| -> Result<()> {
                 record::update(tx, record)?;
-                if reserved {
-                    self.release_networks(tx, record, None)?;
-                }
                 if code != 125 {
                     let code = [("exitCode", code.to_string())];
                     events::note_container(tx, clock::now(), "die", record, &code)?;
@@ -206,7 +206,7 @@ impl Engine {
                 namespace.map_err(|e| Error::system("cannot pass the network namespace on", e))?;
             fds.push((Role::Namespace(Namespace::Network), namespace));
         }
-        let release = Self::must_be_released(attached.as_ref());
+        let networks = (Self::has_names(attached.as_ref()), Self::has_ports(attached.as_ref()));
         let log = self.log_of(record)?;
         if log == Log::Passthrough && !config.tty {
             let stdio = [
@@ -230,12 +230,12 @@ impl Engine {
                 let rootfs =
                     fds.into_iter().find_map(|(role, fd)| (role == Role::Rootfs).then_some(fd));
                 let rootfs = rootfs.ok_or_else(|| Error::system("start", "no root filesystem"))?;
-                let parts = Parts { rootfs, cgroup: cgroup_path.clone(), log, health, release };
+                let parts = Parts { rootfs, cgroup: cgroup_path.clone(), log, health, networks };
                 self.start_foreign(record, parts, attach, starter)
             }
             Some(keeper) => {
                 let cgroup = cgroup_path.clone();
-                let parts = OwnParts { plan, fds, image, log, cgroup, health, release };
+                let parts = OwnParts { plan, fds, image, log, cgroup, health, networks };
                 self.start_own(record, keeper, parts, attach, starter)
             }
         };
@@ -283,7 +283,7 @@ impl Engine {
         attach: Option<AttachOptions>,
         starter: Starter,
     ) -> Result<(Option<Attachment>, i32, u64, i64)> {
-        let OwnParts { plan, fds, image, log, cgroup, health, release } = parts;
+        let OwnParts { plan, fds, image, log, cgroup, health, networks } = parts;
         let (config, host) = (&record.definition.config, &record.definition.host);
         let attach = attach.map(|wanted| attach_of(record, wanted, starter));
         let owner = attach.as_ref().is_some_and(|attach| attach.owner);
@@ -299,9 +299,8 @@ impl Engine {
             owner,
             attach,
             size: terminal_size(host.console_size),
-            steward_at_exit: host.auto_remove
-                || host.restart_policy.name != "no"
-                || release,
+            steward_at_exit: host.auto_remove || host.restart_policy.name != "no" || networks.0,
+            steward_always: networks.1,
             steward_now: health,
             image,
         };
@@ -384,9 +383,7 @@ impl Engine {
         });
         let files = match host.network_mode.strip_prefix("container:") {
             // Who shares a network shares its names.
-            Some(peer) => {
-                self.store().container_directory(&record::find(self.db(), peer)?.id)
-            }
+            Some(peer) => self.store().container_directory(&record::find(self.db(), peer)?.id),
             None => directory.clone(),
         };
         let volumes = self.prepare_sources(record)?;

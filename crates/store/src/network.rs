@@ -272,8 +272,7 @@ pub fn users(db: &Connection, network: &str) -> Result<Vec<String>> {
 
 // --- endpoints ---------------------------------------------------------------------------
 
-const ENDPOINT: &str =
-    "container_id, network_id, network, id, position, interface, wanted, last";
+const ENDPOINT: &str = "container_id, network_id, network, id, position, interface, wanted, last";
 
 fn endpoint_from_row(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
     Ok(Endpoint {
@@ -338,8 +337,8 @@ pub fn put_endpoint(tx: &Transaction<'_>, endpoint: &Endpoint) -> Result<()> {
 
 /// Removes an endpoint; false if there was none.
 pub fn delete_endpoint(tx: &Transaction<'_>, container: &str, network: &str) -> Result<bool> {
-    let mut statement = tx
-        .prepare_cached("DELETE FROM endpoints WHERE container_id = ?1 AND network_id = ?2")?;
+    let mut statement =
+        tx.prepare_cached("DELETE FROM endpoints WHERE container_id = ?1 AND network_id = ?2")?;
     Ok(statement.execute([container, network])? > 0)
 }
 
@@ -428,10 +427,7 @@ pub fn hold(
         }
     }
     let address = allocate(&subnet.subnet, again, &mut rows)?;
-    Ok(Held {
-        subnet: subnet.id,
-        address: Prefix { address, length: subnet.subnet.prefix.length },
-    })
+    Ok(Held { subnet: subnet.id, address: Prefix { address, length: subnet.subnet.prefix.length } })
 }
 
 /// The addresses a container holds, with their networks' IDs.
@@ -579,14 +575,12 @@ pub fn release_ports(tx: &Transaction<'_>, container: &str) -> Result<()> {
 // --- starts ------------------------------------------------------------------------------
 
 /// Notes that a process has reserved something for a container that it is about to start.
-pub fn note_start(
-    tx: &Transaction<'_>,
-    container: &str,
-    pid: i32,
-    start_time: u64,
-) -> Result<()> {
-    tx.prepare_cached("INSERT OR REPLACE INTO starts VALUES (?1, ?2, ?3)")?
-        .execute(params![container, pid, start_time.cast_signed()])?;
+pub fn note_start(tx: &Transaction<'_>, container: &str, pid: i32, start_time: u64) -> Result<()> {
+    tx.prepare_cached("INSERT OR REPLACE INTO starts VALUES (?1, ?2, ?3)")?.execute(params![
+        container,
+        pid,
+        start_time.cast_signed()
+    ])?;
     Ok(())
 }
 
@@ -599,8 +593,9 @@ pub fn forget_start(tx: &Transaction<'_>, container: &str) -> Result<()> {
 /// Starts under way: container, pid, start time of that process.
 pub fn starts(db: &Connection) -> Result<Vec<(String, i32, u64)>> {
     let mut statement = db.prepare_cached("SELECT container_id, pid, start_time FROM starts")?;
-    let rows = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.cast_unsigned())))?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.cast_unsigned()))
+    })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -617,8 +612,13 @@ pub fn holders(db: &Connection) -> Result<Vec<String>> {
 
 /// Gives back everything a container holds of networks while it runs.
 pub fn release(tx: &Transaction<'_>, container: &str) -> Result<()> {
-    release_addresses(tx, container, None)?;
     release_ports(tx, container)?;
+    release_but_ports(tx, container)
+}
+
+/// The same but for its ports, which must be taken out of the kernel first.
+pub fn release_but_ports(tx: &Transaction<'_>, container: &str) -> Result<()> {
+    release_addresses(tx, container, None)?;
     forget_start(tx, container)?;
     tx.prepare_cached(
         "UPDATE endpoints SET interface = '' WHERE container_id = ?1 AND interface <> ''",

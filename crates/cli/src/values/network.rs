@@ -20,9 +20,9 @@ pub(crate) fn parse(text: &str) -> Result<(String, EndpointSettings), String> {
                 "name" => value.clone_into(&mut name),
                 "alias" => settings.aliases.get_or_insert_default().push(value.to_owned()),
                 "driver-opt" => {
-                    let (option, value) = value
-                        .split_once('=')
-                        .ok_or_else(|| "invalid key value pair format in driver options".to_owned())?;
+                    let (option, value) = value.split_once('=').ok_or_else(|| {
+                        "invalid key value pair format in driver options".to_owned()
+                    })?;
                     let options = settings.driver_opts.get_or_insert_default();
                     options.insert(option.to_owned(), value.to_owned());
                 }

@@ -679,7 +679,8 @@ impl ContainerFlags {
         }
         let several = all.len() > 1;
         for (name, _) in &all {
-            if several && (matches!(name.as_str(), "host" | "none") || name.starts_with("container:"))
+            if several
+                && (matches!(name.as_str(), "host" | "none") || name.starts_with("container:"))
             {
                 return Err(fail(
                     "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
@@ -694,7 +695,8 @@ impl ContainerFlags {
         let mut config = NetworkingConfig::default();
         for (name, settings) in all {
             let plain = settings == EndpointSettings::default();
-            let joins = !matches!(name.as_str(), "host" | "none") && !name.starts_with("container:");
+            let joins =
+                !matches!(name.as_str(), "host" | "none") && !name.starts_with("container:");
             if !joins && !plain {
                 return Err(fail(format!(
                     "conflicting options: network {name} has no addresses and names of its own"
@@ -725,10 +727,9 @@ impl ContainerFlags {
             return Err(twice("link", "links"));
         }
         let mut ipam = first.ipam_config.clone().unwrap_or_default();
-        for (given, field, option) in [
-            (&self.ip, &mut ipam.ipv4_address, "ip"),
-            (&self.ip6, &mut ipam.ipv6_address, "ip6"),
-        ] {
+        for (given, field, option) in
+            [(&self.ip, &mut ipam.ipv4_address, "ip"), (&self.ip6, &mut ipam.ipv6_address, "ip6")]
+        {
             let Some(text) = given else { continue };
             if !field.is_empty() {
                 return Err(twice(option, "address"));

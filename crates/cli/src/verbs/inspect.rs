@@ -50,9 +50,7 @@ impl Verb for Args {
             Some("image") => &[Kind::Image],
             Some("network") => &[Kind::Network],
             Some("volume") => &[Kind::Volume],
-            Some(
-                other @ ("config" | "node" | "plugin" | "secret" | "service" | "task"),
-            ) => {
+            Some(other @ ("config" | "node" | "plugin" | "secret" | "service" | "task")) => {
                 return Err(Failure::new(1, format!("inspect --type {other}: this engine has none of these yet; known are container, image and volume")).into());
             }
             Some(other) => {

@@ -143,9 +143,8 @@ fn subnets(args: &Args) -> Result<Vec<IpamConfig>, String> {
     }
     let mut all: Vec<IpamConfig> = Vec::new();
     for subnet in &args.subnet {
-        let inside = |other: &IpamConfig| {
-            is_in(subnet, &other.subnet) || is_in(&other.subnet, subnet)
-        };
+        let inside =
+            |other: &IpamConfig| is_in(subnet, &other.subnet) || is_in(&other.subnet, subnet);
         if all.iter().any(inside) {
             return Err("multiple overlapping subnet configuration is not supported".to_owned());
         }

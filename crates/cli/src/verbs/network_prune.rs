@@ -29,7 +29,8 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Outcome {
         let _ = &self.args;
-        let warning = "WARNING! This will remove all custom networks not used by at least one container.";
+        let warning =
+            "WARNING! This will remove all custom networks not used by at least one container.";
         confirm(self.force, warning)?;
         let pruned = context.engine()?.prune_networks(&super::filters(&self.filter))?;
         super::section("Deleted Networks:", &pruned.deleted)?;

@@ -44,9 +44,7 @@ fn three_hundred_runs_in_a_loop() {
     for _ in 0..300 {
         e.ok(["run", "--rm", "bb", "true"]);
     }
-    crate::harness::until("the keeper is as before", || {
-        count() == before
-    });
+    crate::harness::until("the keeper is as before", || count() == before);
     let (mounts_after, left) = census(&e);
     assert_eq!(mounts_after, mounts);
     // The witness has a directory, a note and two pipes; nobody else has anything.

@@ -638,6 +638,13 @@ fn bridges_and_parents_of_others() {
     let link = |name| NewLink { name, mtu: 1500, mac: None };
     batch.veth(&link("nic0"), 0, &link("nic1"), nowhere.fd());
     links.commit(&mut batch).unwrap();
+    let other_end = || {
+        let links = Links::open().unwrap();
+        let mut batch = Batch::new();
+        batch.up(links.index("nic1").unwrap(), true);
+        links.commit(&mut batch).unwrap();
+    };
+    within(nowhere.fd(), other_end).unwrap();
     let mut batch = Batch::new();
     batch.address(links.index("mine").unwrap(), "10.70.0.1/24".parse().unwrap());
     batch.up(links.index("mine").unwrap(), true);

@@ -29,9 +29,7 @@ fn check_settings(network: &Network, settings: &EndpointSettings) -> Result<()> 
     };
     if network.name == DEFAULT {
         if fixed {
-            return invalid(
-                "user specified IP address is supported on user defined networks only",
-            );
+            return invalid("user specified IP address is supported on user defined networks only");
         }
         if settings.aliases.as_ref().is_some_and(|a| !a.is_empty()) {
             return invalid(
@@ -266,9 +264,9 @@ impl Engine {
 
     fn plug_live(&self, record: &Record, joined: &Joined) -> Result<()> {
         let host = self.network_host()?;
-        self.make_ready(&host, &[&joined.network])?;
+        self.make_ready(host, &[&joined.network])?;
         let namespace = self.namespace_of(record)?;
-        self.plug_one(&host, joined, namespace.as_fd())?;
+        self.plug_one(host, joined, namespace.as_fd())?;
         if joined.has_names() {
             self.serve_names(&record.id, namespace.as_fd())?;
         }

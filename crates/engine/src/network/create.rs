@@ -86,8 +86,10 @@ fn check_options(driver: &str, options: &BTreeMap<String, String>) -> Result<()>
             (_, option::PREFIX) => net::link::check_name(&format!("{value}0"))?,
             ("bridge", option::BRIDGE) => net::link::check_name(value)?,
             ("bridge", option::ICC | option::MASQUERADE | option::DEFAULT_BRIDGE) => {
-                let known =
-                    ["", "0", "1", "f", "t", "F", "T", "false", "true", "FALSE", "TRUE", "False", "True"];
+                let known = [
+                    "", "0", "1", "f", "t", "F", "T", "false", "true", "FALSE", "TRUE", "False",
+                    "True",
+                ];
                 one_of(&known)?;
             }
             ("bridge", option::PUBLISH) => {
@@ -137,8 +139,7 @@ fn subnet(given: &IpamConfig, pick: impl FnOnce() -> Result<Prefix>) -> Result<N
         "" => None,
         text => Some(text.parse::<Prefix>().map_err(|_| wrong("ip-range", text))?),
     };
-    let address =
-        |what: &str, text: &str| text.parse::<IpAddr>().map_err(|_| wrong(what, text));
+    let address = |what: &str, text: &str| text.parse::<IpAddr>().map_err(|_| wrong(what, text));
     let gateway = match given.gateway.as_str() {
         "" => None,
         text => Some(address("gateway", text)?),
@@ -200,7 +201,7 @@ impl Engine {
         };
         let _lock = lock();
         let host = self.network_host()?;
-        let (existing, configs) = self.existing_bridge(&host, bridge.as_deref(), request)?;
+        let (existing, configs) = self.existing_bridge(host, bridge.as_deref(), request)?;
         let mut used = host.links.routed()?;
         if existing {
             used.clear();
@@ -224,10 +225,10 @@ impl Engine {
         };
         network.ipv6 = network.subnets.iter().any(|s| s.subnet.prefix.address.is_ipv6());
         if network.driver != "bridge" {
-            self.make_parent(&host, &network)?;
+            self.make_parent(host, &network)?;
         }
         self.insert_network(&mut network)?;
-        if let Err(e) = self.make_ready(&host, &[&network]) {
+        if let Err(e) = self.make_ready(host, &[&network]) {
             if let Some(bridged) = bridged(&network) {
                 let _ = host.unmake(&bridged);
             }
@@ -240,11 +241,15 @@ impl Engine {
     fn insert_network(&self, network: &mut Network) -> Result<()> {
         self.store().db().transaction(|tx| -> Result<()> {
             if let Some(bridge) = &network.bridge {
-                let taken = network::all(tx)?.into_iter().find(|n| n.bridge.as_ref() == Some(bridge));
+                let taken =
+                    network::all(tx)?.into_iter().find(|n| n.bridge.as_ref() == Some(bridge));
                 if let Some(other) = taken {
                     return Err(Error::new(
                         ErrorKind::Forbidden,
-                        format!("networks have same bridge name: {bridge} is of network {}", other.name),
+                        format!(
+                            "networks have same bridge name: {bridge} is of network {}",
+                            other.name
+                        ),
                     ));
                 }
             }
@@ -315,7 +320,11 @@ impl Engine {
             let six = config.subnet.contains(':')
                 || config.subnet.is_empty() && config.gateway.contains(':');
             let made = subnet(config, || {
-                if request.ipam.config.iter().any(|c| !c.ip_range.is_empty() || !c.gateway.is_empty())
+                if request
+                    .ipam
+                    .config
+                    .iter()
+                    .any(|c| !c.ip_range.is_empty() || !c.gateway.is_empty())
                 {
                     let what = if config.ip_range.is_empty() { "gateway" } else { "ip-range" };
                     return Err(Error::invalid(format!("a subnet is needed with --{what}")));
@@ -332,9 +341,8 @@ impl Engine {
                     "subnet {prefix} is given, but IPv4 is not enabled"
                 )));
             }
-            address::check_free(prefix, &used).map_err(|e| {
-                Error::new(ErrorKind::Forbidden, e.to_string())
-            })?;
+            address::check_free(prefix, &used)
+                .map_err(|e| Error::new(ErrorKind::Forbidden, e.to_string()))?;
             used.push(prefix);
             subnets.push(made);
         }
@@ -404,7 +412,7 @@ impl Engine {
         }
         let host = self.network_host()?;
         let bridge = settings.bridge_name();
-        let (existing, configs) = self.existing_bridge(&host, Some(&bridge), &request)?;
+        let (existing, configs) = self.existing_bridge(host, Some(&bridge), &request)?;
         let mut used = if existing { Vec::new() } else { host.links.routed()? };
         for network in network::all(self.db())? {
             used.extend(network.subnets.iter().map(|s| s.subnet.prefix));
@@ -511,7 +519,7 @@ impl Engine {
             }
             // A start reserves its address before it looks for the bridge, so whoever comes after
             // this finds that the network is gone.
-            self.unmake_network(&host, network)?;
+            self.unmake_network(host, network)?;
             if network::delete(tx, &network.id)? {
                 note(tx, clock::now(), "destroy", network, None)?;
             }
@@ -564,14 +572,17 @@ impl Engine {
     /// Takes the default network's bridge away while nobody needs it, and the rules with it if no
     /// other network is left.
     fn put_default_away(&self) -> Result<()> {
-        let Some(network) = network::by_name(self.db(), DEFAULT)? else { return Ok(()) };
         let host = self.network_host()?;
         self.store().db().transaction(|tx| -> Result<()> {
-            if !network::users(tx, &network.id)?.is_empty() {
-                return Ok(());
+            let (default, others): (Vec<Network>, Vec<Network>) =
+                network::all(tx)?.into_iter().partition(|network| network.name == DEFAULT);
+            for network in default {
+                if !network::users(tx, &network.id)?.is_empty() {
+                    return Ok(());
+                }
+                self.unmake_network(host, &network)?;
             }
-            self.unmake_network(&host, &network)?;
-            if network::all(tx)?.len() == 1 {
+            if others.is_empty() {
                 host.filter.remove()?;
             }
             Ok(())
@@ -580,6 +591,8 @@ impl Engine {
 }
 
 fn predefined(name: &str) -> Error {
-    Error::new(ErrorKind::Forbidden, format!("{name} is a pre-defined network and cannot be removed"))
+    Error::new(
+        ErrorKind::Forbidden,
+        format!("{name} is a pre-defined network and cannot be removed"),
+    )
 }
-

@@ -51,8 +51,7 @@ fn is_loopback(server: &str) -> bool {
 /// its own loopback is within reach.
 pub(crate) fn upstreams(host: &HostConfig) -> Vec<IpAddr> {
     let given = host.dns.as_deref().unwrap_or_default();
-    let servers =
-        if given.is_empty() { nameservers(&host_resolv_conf()) } else { given.to_vec() };
+    let servers = if given.is_empty() { nameservers(&host_resolv_conf()) } else { given.to_vec() };
     servers.iter().filter_map(|server| server.parse().ok()).collect()
 }
 
@@ -225,7 +224,8 @@ fn write(directory: &Path, file: &str, content: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    const HOST: &str = "search example.test\nnameserver 127.0.0.1\nnameserver 10.0.0.1\noptions edns0\n";
+    const HOST: &str =
+        "search example.test\nnameserver 127.0.0.1\nnameserver 10.0.0.1\noptions edns0\n";
 
     #[test]
     fn servers_that_a_container_can_reach() {

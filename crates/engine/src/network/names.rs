@@ -25,9 +25,9 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::FlockOperation;
 use store::network;
 
+use super::DEFAULT;
 use super::files::{NAME_SERVER, upstreams};
 use super::start::read_wanted;
-use super::DEFAULT;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::record;
@@ -345,11 +345,7 @@ impl Engine {
         }
     }
 
-    fn tell_names(
-        &self,
-        container: &str,
-        namespace: BorrowedFd<'_>,
-    ) -> std::io::Result<String> {
+    fn tell_names(&self, container: &str, namespace: BorrowedFd<'_>) -> std::io::Result<String> {
         let mut stream = UnixStream::connect(self.names_socket())?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let line = format!("{container}\n");

@@ -21,8 +21,9 @@ pub(crate) fn parse(text: &str) -> Result<(u16, Protocol)> {
         "sctp" => Protocol::Sctp,
         other => return Err(Error::invalid(format!("invalid port {text}: protocol {other}"))),
     };
-    let port: u16 =
-        port.parse().map_err(|_| Error::invalid(format!("invalid port specification: {text:?}")))?;
+    let port: u16 = port
+        .parse()
+        .map_err(|_| Error::invalid(format!("invalid port specification: {text:?}")))?;
     if port == 0 {
         return Err(Error::invalid(format!("invalid port specification: {text:?}")));
     }

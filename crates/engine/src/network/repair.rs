@@ -20,6 +20,23 @@ use crate::types::NetworkRepair;
 /// There as long as the networks have been looked at since the run root was made.
 const MARK: &str = "networks";
 
+/// Takes a container's ports out of the kernel.
+pub(super) fn release_ports(
+    tx: &rusqlite::Transaction<'_>,
+    host: &Host,
+    container: &str,
+) -> Result<()> {
+    let published = network::ports_of(tx, container)?;
+    if published.is_empty() {
+        return Ok(());
+    }
+    match host.release(&published) {
+        // There are no rules at all.
+        Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
 impl Engine {
     /// Containers that may hold something of networks: those that run, and those being started.
     fn holders_now(&self, db: &rusqlite::Connection) -> Result<BTreeSet<String>> {
@@ -32,13 +49,19 @@ impl Engine {
         Ok(now)
     }
 
-    /// Gives back what starts that were killed have reserved; how many there were.
+    /// Gives back what containers hold that do not run: the ports of those that have ended, which
+    /// [`Engine::release_networks`] leaves here, and all that starts have reserved which were
+    /// killed. How many containers that were.
+    ///
+    /// The ports are taken out of the kernel within the transaction that gives them back: a moment
+    /// later they may be somebody else's.
     pub(crate) fn release_stale(&self) -> Result<usize> {
         let now = self.holders_now(self.db())?;
         let stale = |holder: &String| !now.contains(holder);
         if !network::holders(self.db())?.iter().any(stale) {
             return Ok(0);
         }
+        let host = self.network_host()?;
         self.store().db().transaction(|tx| -> Result<usize> {
             // What was true a moment ago may not be any more.
             let now = self.holders_now(tx)?;
@@ -47,16 +70,8 @@ impl Engine {
                 if now.contains(&holder) {
                     continue;
                 }
-                match record::by_id(tx, &holder)? {
-                    Some(record) => self.release_networks(tx, &record, None)?,
-                    None => {
-                        let ports = network::ports_of(tx, &holder)?;
-                        if !ports.is_empty() {
-                            self.network_host()?.release(&ports)?;
-                        }
-                        network::release(tx, &holder)?;
-                    }
-                }
+                release_ports(tx, host, &holder)?;
+                network::release(tx, &holder)?;
                 released += 1;
             }
             Ok(released)
@@ -107,18 +122,18 @@ impl Engine {
                 used.push(network);
             }
         }
-        self.repair_rules(&host, &used, &mut report);
-        self.repair_bridges(&host, &used, &mut report);
-        self.remove_strays(&host, &networks, &mut report)?;
+        self.repair_rules(host, &used, &mut report);
+        self.repair_bridges(host, &used, &mut report);
+        self.remove_strays(host, &networks, &mut report)?;
         for record in record::live(self.db())? {
             let rows = network::endpoints_of(self.db(), &record.id)?;
             for joined in self.joined_now(&record, &rows)? {
-                if let Err(e) = self.repair_endpoint(&host, &record, &joined, &mut report) {
+                if let Err(e) = self.repair_endpoint(host, &record, &joined, &mut report) {
                     report.failed.push(format!("container {}: {}", record.name, e.message));
                 }
             }
         }
-        self.repair_ports(&host, &mut report)?;
+        self.repair_ports(host, &mut report)?;
         Ok(report)
     }
 
@@ -208,14 +223,18 @@ impl Engine {
                     let mut batch = Batch::new();
                     batch.master(link.index, bridge);
                     host.links.commit(&mut batch)?;
-                    report.done.push(format!("put container {} back into network {name}", record.name));
+                    report
+                        .done
+                        .push(format!("put container {} back into network {name}", record.name));
                 }
             }
             _ => {
                 // Its ports are seen to later, all at once.
                 let again = Joined { ports: Vec::new(), ..joined.clone() };
                 self.plug_one(host, &again, namespace.as_fd())?;
-                report.done.push(format!("plugged container {} into network {name} anew", record.name));
+                report
+                    .done
+                    .push(format!("plugged container {} into network {name} anew", record.name));
             }
         }
         Ok(())

@@ -14,8 +14,7 @@ use crate::error::{Error, Result};
 use crate::list::{check_filters, has_label};
 use crate::record::{self, Record};
 use crate::types::{
-    EndpointSettings, Ipam, IpamConfig, NetworkContainer, NetworkSettings,
-    Network as Shown,
+    EndpointSettings, Ipam, IpamConfig, Network as Shown, NetworkContainer, NetworkSettings,
 };
 
 /// Names of filters that `network ls` knows.
@@ -149,8 +148,8 @@ impl Engine {
                                 )));
                             }
                         };
-                        let unused = !predefined
-                            && network::users(self.db(), &network.id)?.is_empty();
+                        let unused =
+                            !predefined && network::users(self.db(), &network.id)?.is_empty();
                         unused == wanted
                     }
                     _ => true,

@@ -11,6 +11,7 @@ use net::link::{Mac, Prefix};
 use store::network::{self, Endpoint, Network};
 
 use super::create::note;
+use super::repair::release_ports;
 use super::{DEFAULT, bridged, gateways, mtu, option, parent, parented, ports};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -183,7 +184,7 @@ impl Engine {
         for endpoint in rows {
             let mut network = self.network_of(&endpoint)?;
             if network.name == DEFAULT {
-                network = self.bring_default_up(&host, network)?;
+                network = self.bring_default_up(host, network)?;
             }
             let wanted = read_wanted(&endpoint);
             joined.push(Joined {
@@ -197,14 +198,15 @@ impl Engine {
         }
         choose_route(&mut joined);
         // Ended containers that nobody has looked at may still hold what this one wants.
-        if let Err(first) = self.reserve(record, &mut joined) {
+        if let Err(first) = self.reserve(host, record, &mut joined) {
             if !matches!(first.kind, ErrorKind::System | ErrorKind::Invalid) {
                 return Err(first);
             }
             self.reconcile_all()?;
-            self.reserve(record, &mut joined)?;
+            self.reserve(host, record, &mut joined)?;
         }
-        let namespace = self.plug_all(&host, record, &joined).inspect_err(|_| self.give_back(record))?;
+        let namespace =
+            self.plug_all(host, record, &joined).inspect_err(|_| self.give_back(record))?;
         Ok(Some(Attached { namespace, joined }))
     }
 
@@ -222,7 +224,7 @@ impl Engine {
     }
 
     /// Takes addresses and ports for a run, all or nothing.
-    fn reserve(&self, record: &Record, joined: &mut [Joined]) -> Result<()> {
+    fn reserve(&self, host: &Host, record: &Record, joined: &mut [Joined]) -> Result<()> {
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let start_time = runtime::state::ProcessIdentity::of(me)?.start_time;
         self.store().db().transaction(|tx| -> Result<()> {
@@ -241,7 +243,8 @@ impl Engine {
                     format!("container {} is already running", record.name),
                 ));
             }
-            // Of a start that was killed.
+            // Of an earlier run, or of a start that was killed.
+            release_ports(tx, host, &record.id)?;
             network::release(tx, &record.id)?;
             network::note_start(tx, &record.id, me, start_time)?;
             let mut taken: Vec<String> = Vec::new();
@@ -288,7 +291,8 @@ impl Engine {
     pub(super) fn publish_at(&self, network: &Network) -> Option<IpAddr> {
         let own: Option<IpAddr> =
             network.options.get(option::PUBLISH).and_then(|text| text.parse().ok());
-        own.filter(|address| !address.is_unspecified()).or(self.settings().publish_address)
+        own.filter(|address| !address.is_unspecified())
+            .or(self.settings().publish_address)
             .filter(|address| !address.is_unspecified())
     }
 
@@ -340,39 +344,39 @@ impl Engine {
 
     /// Gives back what a start that failed has reserved; its own error is what matters.
     pub(crate) fn give_back(&self, record: &Record) {
-        let _ = self.store().db().transaction(|tx| self.release_networks(tx, record, None));
+        let give = || -> Result<()> {
+            let host = self.network_host()?;
+            self.store().db().transaction(|tx| -> Result<()> {
+                release_ports(tx, host, &record.id)?;
+                Ok(network::release(tx, &record.id)?)
+            })
+        };
+        if let Err(e) = give() {
+            self.debug(&e.message);
+        }
     }
 
-    /// Gives a container's ports and addresses back, in the kernel and in the database: when it has
-    /// ended, or could not be started. `at`: when, for the events of a container that ran.
+    /// Gives the addresses of a container back that has ended.
     ///
-    /// The ports are taken out of the kernel within the transaction: a moment later they may be
-    /// somebody else's.
+    /// Its ports are left to [`Engine::release_stale`], which the steward does at once: to take them
+    /// out of the kernel makes the process that does it wait at its own end, and nobody should wait
+    /// for that after a run.
     pub(crate) fn release_networks(
         &self,
         tx: &rusqlite::Transaction<'_>,
         record: &Record,
-        at: Option<i64>,
+        at: i64,
     ) -> Result<()> {
         let rows = network::endpoints_of(tx, &record.id)?;
         if rows.is_empty() {
             return Ok(());
         }
-        let published = network::ports_of(tx, &record.id)?;
-        if !published.is_empty() {
-            // What can't be taken back now is found by the next repair.
-            if let Err(e) = self.network_host().and_then(|host| Ok(host.release(&published)?)) {
-                self.debug(&format!("ports of container {}: {}", record.name, e.message));
+        for row in rows.iter().filter(|row| !row.interface.is_empty()) {
+            if let Some(network) = network::by_id(tx, &row.network_id)? {
+                note(tx, at, "disconnect", &network, Some(&record.id))?;
             }
         }
-        if let Some(at) = at {
-            for row in rows.iter().filter(|row| !row.interface.is_empty()) {
-                if let Some(network) = network::by_id(tx, &row.network_id)? {
-                    note(tx, at, "disconnect", &network, Some(&record.id))?;
-                }
-            }
-        }
-        Ok(network::release(tx, &record.id)?)
+        Ok(network::release_but_ports(tx, &record.id)?)
     }
 
     /// The start is over and the container runs.
@@ -403,10 +407,13 @@ impl Engine {
         Ok(())
     }
 
-    /// When a container has ended somebody must take its ports back at once, and its names.
-    pub(crate) fn must_be_released(attached: Option<&Attached>) -> bool {
-        attached.is_some_and(|attached| {
-            attached.joined.iter().any(|j| !j.ports.is_empty() || j.has_names())
-        })
+    /// When the container has ended somebody must take its end in at once: it has names.
+    pub(crate) fn has_names(attached: Option<&Attached>) -> bool {
+        attached.is_some_and(|attached| attached.joined.iter().any(Joined::has_names))
+    }
+
+    /// When the container has ended the steward must take its ports back, whoever else is there.
+    pub(crate) fn has_ports(attached: Option<&Attached>) -> bool {
+        attached.is_some_and(|attached| attached.joined.iter().any(|j| !j.ports.is_empty()))
     }
 }

@@ -96,7 +96,11 @@ impl Settings {
             "bridge" => quoted(&self.bridge_name()),
             "bridge-address" => quoted(&self.bridge_address),
             "bridge-mtu" => {
-                if self.bridge_mtu == 0 { "1500".to_owned() } else { self.bridge_mtu.to_string() }
+                if self.bridge_mtu == 0 {
+                    "1500".to_owned()
+                } else {
+                    self.bridge_mtu.to_string()
+                }
             }
             "publish-address" => match self.publish_address {
                 Some(address) => quoted(&address.to_string()),
