@@ -186,7 +186,7 @@ impl Engine {
             fds.push((Role::Image, mount));
             chain
         });
-        let attached = self.attach_networks(record)?;
+        let mut attached = self.attach_networks(record)?;
         *reserved = attached.is_some();
         let (plan, given) = self.plan(record, &rootfs, attached.as_ref(), foreign)?;
         fds.extend(given.into_iter().map(|(index, fd)| (Role::Mount(index), fd)));
@@ -219,6 +219,9 @@ impl Engine {
             }
         }
         let health = config.healthcheck.as_ref().is_some_and(crate::health::is_on);
+        if let Some(attached) = &mut attached {
+            self.await_names(record, attached)?;
+        }
         let placed = match &mut keeper {
             Some(keeper) => matches!(keeper.answer()?, Message::Placed { prepared: true }),
             None => false,

@@ -285,6 +285,10 @@ fn names_of_containers() {
     let both = look("pair");
     assert!(both.contains(&first) && both.contains(&second), "{both}");
     assert!(look(&first).contains("one.net"), "{}", look(&first));
+    // A container may be a name server itself.
+    serve(&e, "dns", "mine", 53, &["--network", "net"]);
+    assert_eq!(hears(&e, "two", "dns", 53), "mine");
+    assert!(text(&e.run(["exec", "dns", "nslookup", "one"]).stdout).contains(&first));
     e.ok(["rename", "one", "uni"]);
     assert!(look("uni").contains(&first));
     assert!(!look("one").contains(&format!("Address: {first}")));
@@ -330,7 +334,7 @@ fn connect_and_disconnect_while_traffic_runs() {
     let e = Engine::new();
     e.ok(["network", "create", "aa"]);
     e.ok(["network", "create", "bb"]);
-    serve(&e, "web", "hello", 80, &["--network", "aa"]);
+    serve(&e, "web", "hello", 80, &["--network", "aa", "-p", "8080:80"]);
     e.ok(["run", "-d", "--name", "peer", "--network", "bb", "bb", "sleep", "1000"]);
     e.ok(["run", "-d", "--name", "user", "--network", "aa", "bb", "sleep", "1000"]);
     let ping = e.spawn(["exec", "user", "ping", "-i", "0.05", "-c", "40", "-W", "1", "web"]);
@@ -348,6 +352,7 @@ fn connect_and_disconnect_while_traffic_runs() {
     e.ok(["network", "disconnect", "aa", "web"]);
     let routes = e.ok(["exec", "web", "ip", "route"]);
     assert!(routes.contains("default via"), "{routes}");
+    answers(&e.host, "127.0.0.1:8080", "hello");
     assert!(e.fails(1, ["network", "connect", "bb", "web"]).contains("already exists"));
     assert!(e.fails(1, ["network", "disconnect", "aa", "web"]).contains("is not connected"));
     // One that does not run is connected at its start.

@@ -224,7 +224,7 @@ impl Engine {
         let default_route = !network.internal
             && !gateways(&network).is_empty()
             && !before.iter().any(|j| j.default_route);
-        let joined = Joined {
+        let mut joined = Joined {
             network: network.clone(),
             endpoint,
             wanted,
@@ -232,10 +232,14 @@ impl Engine {
             default_route,
             ports: Vec::new(),
         };
-        let done = self.plug_live(&record, &joined);
+        let done =
+            self.take_ports(&record, &mut joined).and_then(|()| self.plug_live(&record, &joined));
         if let Err(e) = done {
             self.store().db().transaction(|tx| -> Result<()> {
                 network::delete_endpoint(tx, &record.id, &network.id)?;
+                if !joined.ports.is_empty() {
+                    network::release_ports(tx, &record.id)?;
+                }
                 Ok(network::release_addresses(tx, &record.id, Some(&network.id))?)
             })?;
             return Err(e);
@@ -245,6 +249,19 @@ impl Engine {
             note(tx, clock::now(), "connect", &network, Some(&record.id))
         })?;
         self.rewrite_files(&record)
+    }
+
+    /// Takes the ports a container publishes for an endpoint that has become its way out.
+    fn take_ports(&self, record: &Record, joined: &mut Joined) -> Result<()> {
+        if !joined.default_route || joined.network.bridge.is_none() {
+            return Ok(());
+        }
+        let publish_at = self.publish_at(&joined.network);
+        joined.ports = self
+            .store()
+            .db()
+            .transaction(|tx| super::ports::take(tx, record, &joined.addresses, publish_at))?;
+        Ok(())
     }
 
     /// A container of network `none` that is connected to one is in that one from now on.
@@ -379,8 +396,10 @@ impl Engine {
             let mut left: Vec<Joined> =
                 joined.iter().filter(|j| j.network.id != network.id).cloned().collect();
             choose_route(&mut left);
-            if let Some(next) = left.iter().find(|j| j.default_route) {
+            if let Some(next) = left.iter_mut().find(|j| j.default_route) {
                 self.move_route(next, &namespace)?;
+                self.take_ports(record, next)?;
+                host.filter.publish(&next.ports, &record.id)?;
             }
         }
         Ok(())

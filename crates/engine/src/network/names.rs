@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use keeper::protocol::Request;
 use net::dns::{Found, Limits, Names, Server};
+use net::filter::{Filter, Protocol};
 use net::namespace::within;
 use rusqlite::{Connection, params};
 use rustix::event::{PollFd, PollFlags};
@@ -32,6 +33,8 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::record;
 
+/// The table of rules in a container's namespace.
+const TABLE: &str = "wherry-names";
 /// The port of name servers.
 const PORT: u16 = 53;
 /// How long a start waits for the server.
@@ -64,6 +67,22 @@ struct Entry {
     since: Instant,
     /// The container's first process, once it is known.
     process: Option<OwnedFd>,
+}
+
+/// Sockets for questions to 127.0.0.11, in the caller's namespace. They are at ports that nobody asks
+/// for, and a rule leads port 53 there, so that a program of the container may have port 53 of all
+/// addresses; where the kernel can't do that, they are at port 53 itself.
+fn listen() -> std::io::Result<(UdpSocket, TcpListener)> {
+    let (udp, tcp) = (UdpSocket::bind((NAME_SERVER, 0))?, TcpListener::bind((NAME_SERVER, 0))?);
+    let to = [(Protocol::Udp, udp.local_addr()?.port()), (Protocol::Tcp, tcp.local_addr()?.port())];
+    let address = NAME_SERVER.parse().map_err(std::io::Error::other)?;
+    let led = Filter::open(TABLE).and_then(|filter| filter.redirect((address, PORT), &to));
+    match led {
+        Ok(()) => Ok((udp, tcp)),
+        Err(_) => {
+            Ok((UdpSocket::bind((NAME_SERVER, PORT))?, TcpListener::bind((NAME_SERVER, PORT))?))
+        }
+    }
 }
 
 /// Answers from the database.
@@ -208,10 +227,6 @@ impl Process<'_> {
         }
         // Of an earlier run.
         self.remove(|e| e.container == container);
-        let listen = || -> std::io::Result<(UdpSocket, TcpListener)> {
-            let udp = UdpSocket::bind((NAME_SERVER, PORT))?;
-            Ok((udp, TcpListener::bind((NAME_SERVER, PORT))?))
-        };
         let (udp, tcp) = within(namespace, listen)?
             .map_err(failed(&format!("cannot listen at {NAME_SERVER} of container {container}")))?;
         let scope = self.next;
@@ -317,6 +332,13 @@ impl Process<'_> {
     }
 }
 
+/// What the name server says: `ok`, what is wrong, or nothing when it has gone.
+pub(super) fn hear_answer(mut stream: UnixStream) -> std::io::Result<String> {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
 impl Engine {
     fn names_socket(&self) -> PathBuf {
         self.run_root().join("names.sock")
@@ -346,13 +368,20 @@ impl Engine {
     }
 
     fn tell_names(&self, container: &str, namespace: BorrowedFd<'_>) -> std::io::Result<String> {
-        let mut stream = UnixStream::connect(self.names_socket())?;
+        hear_answer(self.ask_names(container, namespace)?)
+    }
+
+    /// Asks the name server to serve a namespace, if it runs.
+    pub(super) fn ask_names(
+        &self,
+        container: &str,
+        namespace: BorrowedFd<'_>,
+    ) -> std::io::Result<UnixStream> {
+        let stream = UnixStream::connect(self.names_socket())?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let line = format!("{container}\n");
         keeper::protocol::send_all(stream.as_fd(), line.as_bytes(), &[namespace])?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        Ok(stream)
     }
 
     /// Lives as the name server until nobody needs it.

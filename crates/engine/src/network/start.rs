@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use net::endpoint::{Endpoint as Plug, Host};
 use net::filter::Port;
@@ -34,6 +35,8 @@ pub(crate) struct Joined {
 pub(crate) struct Attached {
     pub(crate) namespace: OwnedFd,
     pub(crate) joined: Vec<Joined>,
+    /// The name server, which was asked and has not answered yet.
+    pub(crate) names: Option<UnixStream>,
 }
 
 impl Joined {
@@ -205,9 +208,11 @@ impl Engine {
             self.reconcile_all()?;
             self.reserve(host, record, &mut joined)?;
         }
-        let namespace =
-            self.plug_all(host, record, &joined).inspect_err(|_| self.give_back(record))?;
-        Ok(Some(Attached { namespace, joined }))
+        let namespace = self.plug_all(host, &joined).inspect_err(|_| self.give_back(record))?;
+        // It answers while the rest of the start is prepared.
+        let has_names = joined.iter().any(Joined::has_names);
+        let names = has_names.then(|| self.ask_names(&record.id, namespace.as_fd()).ok()).flatten();
+        Ok(Some(Attached { namespace, joined, names }))
     }
 
     /// An endpoint's network: the one with its ID, or with its name if that one is gone.
@@ -296,15 +301,12 @@ impl Engine {
             .filter(|address| !address.is_unspecified())
     }
 
-    fn plug_all(&self, host: &Host, record: &Record, joined: &[Joined]) -> Result<OwnedFd> {
+    fn plug_all(&self, host: &Host, joined: &[Joined]) -> Result<OwnedFd> {
         let networks: Vec<&Network> = joined.iter().map(|j| &j.network).collect();
         self.make_ready(host, &networks)?;
         let namespace = new_namespace()?;
         for joined in joined {
             self.plug_one(host, joined, namespace.as_fd())?;
-        }
-        if joined.iter().any(Joined::has_names) {
-            self.serve_names(&record.id, namespace.as_fd())?;
         }
         Ok(namespace)
     }
@@ -377,6 +379,18 @@ impl Engine {
             }
         }
         Ok(network::release_but_ports(tx, &record.id)?)
+    }
+
+    /// Waits until the container's names can be asked for.
+    pub(crate) fn await_names(&self, record: &Record, attached: &mut Attached) -> Result<()> {
+        if !attached.joined.iter().any(Joined::has_names) {
+            return Ok(());
+        }
+        match attached.names.take().map(super::names::hear_answer) {
+            Some(Ok(answer)) if answer.trim() == "ok" => Ok(()),
+            // It does not run, or was killed, or can't: then it says so.
+            _ => self.serve_names(&record.id, attached.namespace.as_fd()),
+        }
     }
 
     /// The start is over and the container runs.
