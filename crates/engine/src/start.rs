@@ -527,6 +527,12 @@ impl Engine {
         format!("{parent}/{}", record.id)
     }
 
+    /// Whether anything is in the container's cgroup, be it known to run or not.
+    pub(crate) fn has_processes(&self, record: &Record) -> bool {
+        let pids = || Cgroup::open(&CgroupRoot::detect()?, &self.cgroup_path(record))?.pids();
+        pids().is_ok_and(|pids| !pids.is_empty())
+    }
+
     /// Makes the container's cgroup, or takes the one that was `placed` there by the keeper, and
     /// sets its limits.
     fn make_cgroup(&self, record: &Record, placed: bool) -> Result<Cgroup> {

@@ -296,7 +296,7 @@ fn names_of_containers() {
     e.ok(["run", "-d", "--name", "d1", "bb", "sleep", "1000"]);
     let hosts = e.ok(["run", "--rm", "--link", "d1:db", "bb", "cat", "/etc/hosts"]);
     assert!(hosts.contains("db ") && hosts.contains("d1"), "{hosts}");
-    assert_ne!(e.ok(["exec", "d1", "cat", "/etc/resolv.conf"]).contains("127.0.0.11"), true);
+    assert!(!e.ok(["exec", "d1", "cat", "/etc/resolv.conf"]).contains("127.0.0.11"));
     e.ok(["stop", "-t", "0", "uni"]);
     until("a stopped container has no name", || !look("uni").contains(&first));
     e.finish();
@@ -710,5 +710,74 @@ fn a_network_that_is_shared() {
     ] {
         assert!(e.fails(125, &args).contains(message), "{args:?}");
     }
+    e.finish();
+}
+
+/// Two engines on one host know nothing of each other, and yet have bridges, subnets and rules apart.
+#[test]
+fn two_engines_on_one_host() {
+    let e = Engine::new();
+    let other = |args: &[&str]| {
+        let mut command = e.command();
+        command.env("WHERRY_DATA_ROOT", e.path("data2")).env("WHERRY_RUN_ROOT", e.path("run2"));
+        let output = command.args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    other(&["image", "import", e.path("bb.tar").to_str().unwrap(), "bb"]);
+    serve(&e, "web", "one", 80, &["-p", "8080:80"]);
+    other(&[
+        "run", "-d", "--name", "web", "-p", "8081:80", "bb", "nc", "-ll", "-p", "80", "-e", "echo",
+        "two",
+    ]);
+    answers(&e.host, "127.0.0.1:8080", "one");
+    answers(&e.host, "127.0.0.1:8081", "two");
+    let (first, second) = (
+        address(&e, "web", "bridge"),
+        other(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]),
+    );
+    assert_ne!(first.split('.').nth(1), second.split('.').nth(1), "{first} {second}");
+    assert_eq!(hears(&e, "web", &second, 80), "", "they are apart");
+    let gateway = e.inspect("{{.NetworkSettings.Gateway}}", "web");
+    assert_eq!(hears(&e, "web", &gateway, 8081), "two", "but for what is published");
+    other(&["rm", "-f", "web"]);
+    other(&["network", "prune", "-f"]);
+    answers(&e.host, "127.0.0.1:8080", "one");
+    assert_eq!(e.ok(["network", "repair"]), "nothing to mend");
+    e.ok(["rm", "-f", "web"]);
+    nothing_left(&e);
+    let run = e.path("run2").display().to_string();
+    until("the other engine's keeper has left", || {
+        std::fs::read_dir("/proc").unwrap().flatten().all(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            !String::from_utf8_lossy(&line).contains(&run)
+        })
+    });
+    e.finish();
+}
+
+/// Whoever starts a container may be killed at any moment.
+#[test]
+fn killed_starts_leave_nothing() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    e.ok(["run", "--rm", "--network", "net", "bb", "true"]);
+    for n in 0..24 {
+        let mut start =
+            e.spawn(["run", "-d", "--network", "net", "-p", "8080:80", "bb", "sleep", "1000"]);
+        // Somewhere on its way.
+        std::thread::sleep(Duration::from_micros(1500 * n));
+        let _ = start.kill();
+        start.wait().unwrap();
+        let ids = e.ok(["ps", "-aq"]);
+        if !ids.is_empty() {
+            e.ok(["rm", "-f"].into_iter().chain(ids.lines()));
+        }
+        // Its port and its address are free again.
+        e.ok(["run", "--rm", "--network", "net", "-p", "8080:80", "bb", "true"]);
+    }
+    until("all ports were taken back", || e.ok(["network", "repair"]) == "nothing to mend");
+    e.ok(["network", "rm", "net"]);
+    nothing_left(&e);
     e.finish();
 }

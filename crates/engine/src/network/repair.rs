@@ -42,7 +42,13 @@ impl Engine {
     fn holders_now(&self, db: &rusqlite::Connection) -> Result<BTreeSet<String>> {
         let mut now: BTreeSet<String> = record::live(db)?.into_iter().map(|r| r.id).collect();
         for (container, pid, start_time) in network::starts(db)? {
-            if (runtime::state::ProcessIdentity { pid, start_time }).alive() {
+            let starter = runtime::state::ProcessIdentity { pid, start_time };
+            // When the starter was killed the keeper may still be at it.
+            let under_way = || -> Result<bool> {
+                let Some(record) = record::by_id(db, &container)? else { return Ok(false) };
+                Ok(self.has_processes(&record))
+            };
+            if starter.alive() || under_way()? {
                 now.insert(container);
             }
         }
