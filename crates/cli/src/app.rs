@@ -247,7 +247,6 @@ fn not_here(first: &str, second: Option<&str>) -> Option<&'static str> {
         ("build" | "builder" | "buildx", _) | ("image", Some("build")) => {
             Some("images are not built by this version; use commit or import")
         }
-        ("network", _) => Some("this version knows the networks none and host only"),
         ("compose", _) => Some("stacks of services are not known to this version"),
         ("swarm" | "node" | "service" | "stack" | "secret", _) | ("volume", Some("update")) => {
             Some("this engine is not part of a cluster")

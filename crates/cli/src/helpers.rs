@@ -1,5 +1,6 @@
 //! Processes of the engine that are started from this program: the keeper, which holds
-//! running containers, and the steward, which does what follows from a container's end.
+//! running containers, the steward, which does what follows from a container's end, and the name
+//! server of containers' networks.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +18,7 @@ pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
         crate::context::note(&format!("wherry {verb}: {error}"));
         return Some(ExitCode::FAILURE);
     }
-    if !matches!(verb, "__keeper" | "__steward") {
+    if !matches!(verb, "__keeper" | "__steward" | "__names") {
         return None;
     }
     let done = options(args).and_then(|options| match verb {
@@ -27,6 +28,7 @@ pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
             let _index = store::hold_log_index(&options.data_root);
             Ok(keeper::main(&options.run_root, &options.program, steward)?)
         }
+        "__names" => Ok(Engine::open(options)?.name_server()?),
         _ => Ok(Engine::open(options)?.steward()?),
     });
     Some(match done {
@@ -50,6 +52,10 @@ fn options(args: &[OsString]) -> anyhow::Result<EngineOptions> {
     };
     let environment: BTreeMap<String, OsString> = crate::context::environment();
     // A settings file that has become unreadable must not keep containers from ending.
-    let settings = Settings::load(&environment, &flags).unwrap_or_default();
+    let settings = Settings::load(&environment, &flags).unwrap_or_else(|_| Settings {
+        data_root: data_root.clone(),
+        run_root: run_root.clone(),
+        ..Settings::default()
+    });
     Ok(EngineOptions { data_root, run_root, program, settings, debug: None })
 }

@@ -60,6 +60,8 @@ impl Engine {
         self.complete(&mut request.config, &mut request.host_config, &mut warnings)?;
         check(&request.config, &request.host_config, &mut warnings)?;
         self.check_references(&request.host_config)?;
+        let endpoints =
+            self.plan_endpoints(&request.config, &request.host_config, &request.networking_config)?;
 
         let image_volumes =
             image.iter().flat_map(|i| i.config.config.volumes.keys()).map(String::as_str);
@@ -94,7 +96,7 @@ impl Engine {
         };
         // A runtime that is not there is found out now, not at the start.
         self.foreign_runtime(&record)?;
-        let done = self.create_parts(&mut record, image.as_ref(), name.as_deref());
+        let done = self.create_parts(&mut record, image.as_ref(), name.as_deref(), &endpoints);
         if let Err(e) = done {
             self.discard_parts(&record);
             return Err(e);
@@ -108,6 +110,7 @@ impl Engine {
         record: &mut Record,
         image: Option<&ImageRecord>,
         name: Option<&str>,
+        endpoints: &[store::network::Endpoint],
     ) -> Result<()> {
         let base = match (&record.definition.rootfs, image) {
             (Some(rootfs), _) => Base::Directory(rootfs.path.clone().into()),
@@ -135,6 +138,7 @@ impl Engine {
             };
             let inserted = self.store().db().transaction(|tx| {
                 record::insert(tx, record)?;
+                Self::insert_endpoints(tx, &record.id, endpoints)?;
                 if let Some(image) = &record.image_id {
                     store::Store::note_use(tx, image)?;
                 }
@@ -212,32 +216,27 @@ impl Engine {
             host.restart_policy.name = "no".into();
         }
         match host.network_mode.as_str() {
-            "" | "default" => host.network_mode = "none".into(),
-            "none" | "host" => {}
-            mode if mode.starts_with("container:") => {}
-            mode => {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!(
-                        "network {mode} not found: this version has the networks none, host and \
-                         container:NAME"
-                    ),
-                ));
-            }
+            "" | "default" => host.network_mode = crate::network::DEFAULT.into(),
+            _ => {}
         }
         if config.network_disabled == Some(true) {
             host.network_mode = "none".into();
         }
         let published = !host.port_bindings.is_empty() || host.publish_all_ports;
-        if published && host.network_mode != "host" {
+        if published && host.network_mode.starts_with("container:") {
             return Err(Error::invalid(
-                "ports can't be published without a bridge network: use --network host, where the \
-                 container's ports are the host's",
+                "conflicting options: port publishing and the container type network mode",
             ));
         }
-        if published {
+        if published && host.network_mode == "host" {
             warnings.push("Published ports are discarded when using host network mode".into());
         }
+        // What is published is exposed.
+        for port in host.port_bindings.keys() {
+            let exposed = config.exposed_ports.get_or_insert_with(BTreeMap::new);
+            exposed.insert(port.clone(), Empty {});
+        }
+        crate::network::check_ports(&host.port_bindings)?;
         if host.ipc_mode.is_empty() {
             host.ipc_mode = "private".into();
         }
@@ -456,7 +455,31 @@ pub(crate) fn check(config: &Config, host: &HostConfig, warnings: &mut Vec<Strin
         ));
     }
     if host.links.as_ref().is_some_and(|l| !l.is_empty()) {
-        return invalid("conflicting options: links need a bridge network".into());
+        if host.network_mode == "host" {
+            return invalid(
+                "conflicting options: host type networking can't be used with links. This would \
+                 result in undefined behavior"
+                    .into(),
+            );
+        }
+        if host.network_mode.starts_with("container:") {
+            return invalid(
+                "conflicting options: container type network can't be used with links. This would \
+                 result in undefined behavior"
+                    .into(),
+            );
+        }
+    }
+    if host.network_mode.starts_with("container:") && !config.hostname.is_empty() {
+        return invalid("conflicting options: hostname and the network mode".into());
+    }
+    if host.network_mode.starts_with("container:") {
+        let taken = [(&host.dns, "dns"), (&host.extra_hosts, "custom host-to-IP mapping")];
+        if let Some((_, what)) =
+            taken.iter().find(|(list, _)| list.as_ref().is_some_and(|l| !l.is_empty()))
+        {
+            return invalid(format!("conflicting options: {what} and the network mode"));
+        }
     }
     if !matches!(
         host.log_config.r#type.as_str(),

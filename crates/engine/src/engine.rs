@@ -32,6 +32,7 @@ pub struct Engine {
     options: EngineOptions,
     store: Store,
     keeper: Client,
+    network: std::cell::OnceCell<net::endpoint::Host>,
 }
 
 /// Filter name to accepted values; `filters` of the Docker API.
@@ -216,7 +217,7 @@ impl Engine {
             program: options.program.clone(),
             keeper_args: helper_args(&options, "__keeper"),
         };
-        Ok(Self { options, store, keeper })
+        Ok(Self { options, store, keeper, network: std::cell::OnceCell::new() })
     }
 
     /// Where images, containers and volumes are.
@@ -252,6 +253,18 @@ impl Engine {
 
     pub(crate) fn db(&self) -> &Connection {
         self.store.db().connection()
+    }
+
+    /// The host's network namespace: the caller's.
+    ///
+    /// Its sockets are closed at the process's end only: closing one may wait until the kernel has
+    /// done away with what was taken out of the rules, whoever did that.
+    pub(crate) fn network_host(&self) -> Result<&net::endpoint::Host> {
+        if let Some(host) = self.network.get() {
+            return Ok(host);
+        }
+        let host = net::endpoint::Host::open(&self.settings().network_tag())?;
+        Ok(self.network.get_or_init(|| host))
     }
 
     pub(crate) fn keeper(&self) -> &Client {

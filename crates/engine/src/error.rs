@@ -84,11 +84,16 @@ impl From<store::Error> for Error {
     fn from(e: store::Error) -> Self {
         use store::Error as S;
         let kind = match &e {
-            S::NoSuchImage(_) | S::NoSuchVolume(_) | S::NoSuchWritable(_) => ErrorKind::NotFound,
-            S::ImageConflict { .. } | S::VolumeConflict(_) | S::VolumeInUse { .. } => {
-                ErrorKind::Conflict
+            S::NoSuchImage(_) | S::NoSuchVolume(_) | S::NoSuchWritable(_) | S::NoSuchNetwork(_) => {
+                ErrorKind::NotFound
             }
+            S::ImageConflict { .. }
+            | S::VolumeConflict(_)
+            | S::VolumeInUse { .. }
+            | S::NetworkExists(_) => ErrorKind::Conflict,
+            S::Net(e) => net_kind(e),
             S::AmbiguousImage(..)
+            | S::AmbiguousNetwork(..)
             | S::Invalid(_)
             | S::Refused { .. }
             | S::TooLarge { .. }
@@ -96,6 +101,23 @@ impl From<store::Error> for Error {
             _ => ErrorKind::System,
         };
         Self { kind, message: e.to_string(), source: Some(Box::new(e)) }
+    }
+}
+
+fn net_kind(e: &net::Error) -> ErrorKind {
+    match e {
+        net::Error::Invalid(_)
+        | net::Error::Name(_)
+        | net::Error::AddressUnavailable(..)
+        | net::Error::NoSubnet
+        | net::Error::NoAddress { .. } => ErrorKind::Invalid,
+        _ => ErrorKind::System,
+    }
+}
+
+impl From<net::Error> for Error {
+    fn from(e: net::Error) -> Self {
+        Self { kind: net_kind(&e), message: e.to_string(), source: Some(Box::new(e)) }
     }
 }
 

@@ -89,8 +89,18 @@ fn read_after(db: &Connection, seq: i64) -> Result<Vec<(i64, Event)>> {
 }
 
 /// Names of filters that `events` knows.
-pub(crate) const FILTERS: [&str; 9] =
-    ["config", "container", "daemon", "event", "image", "label", "scope", "type", "volume"];
+pub(crate) const FILTERS: [&str; 10] = [
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "scope",
+    "type",
+    "volume",
+];
 
 /// Whether filters let an event through.
 pub fn event_matches(event: &Event, filters: &Filters) -> bool {
@@ -111,6 +121,7 @@ pub fn event_matches(event: &Event, filters: &Filters) -> bool {
             "scope" => event.scope == *value,
             "container" => actor("container", value),
             "volume" => actor("volume", value),
+            "network" => actor("network", value),
             "image" => {
                 actor("image", value)
                     || attribute("image").is_some_and(|image| {

@@ -151,7 +151,10 @@ impl Engine {
             owner,
             attach,
             size: terminal_size(host.console_size),
-            steward_at_exit: host.auto_remove || host.restart_policy.name != "no",
+            steward_at_exit: host.auto_remove
+                || host.restart_policy.name != "no"
+                || parts.networks.0,
+            steward_always: parts.networks.1,
             steward_now: parts.health,
         };
         let mut fds = vec![(Role::Process, pidfd)];

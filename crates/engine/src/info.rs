@@ -143,7 +143,9 @@ impl Engine {
             ],
             plugins: Plugins {
                 volume: vec!["local".to_owned()],
-                network: vec!["host".to_owned(), "null".to_owned()],
+                network: ["bridge", "host", "ipvlan", "macvlan", "null"]
+                    .map(str::to_owned)
+                    .to_vec(),
                 authorization: None,
                 log: ["json-file", "local", "none", "passthrough"].map(ToOwned::to_owned).to_vec(),
             },

@@ -30,6 +30,7 @@ mod list;
 mod logs;
 mod mounts;
 mod names;
+mod network;
 mod platforms;
 mod pull;
 mod push;

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::record::{self, Record, State};
 use crate::spec::Security;
 use crate::types::{
-    ContainerInspect, ContainerState, ContainerSummary, EndpointSettings, GraphDriver,
-    NetworkSettings, SummaryHostConfig, SummaryNetworks,
+    ContainerInspect, ContainerState, ContainerSummary, GraphDriver, SummaryHostConfig,
+    SummaryNetworks,
 };
 
 /// Names of filters that `ps` knows.
@@ -149,39 +149,32 @@ fn command_line(argv: &[String]) -> String {
     line
 }
 
-fn summary(record: &Record, now: i64) -> ContainerSummary {
-    let definition = &record.definition;
-    let image = match (&definition.rootfs, &record.image_id) {
-        (Some(rootfs), _) => rootfs.path.clone(),
-        _ => definition.config.image.clone(),
-    };
-    ContainerSummary {
-        id: record.id.clone(),
-        names: vec![format!("/{}", record.name)],
-        image,
-        image_id: record.image_id.clone().unwrap_or_default(),
-        command: command_line(&definition.argv),
-        created: record.created_ns / 1_000_000_000,
-        ports: Vec::new(),
-        size_rw: None,
-        size_root_fs: None,
-        labels: definition.config.labels.clone(),
-        state: record.state.name().into(),
-        status: status_text(record, now),
-        host_config: SummaryHostConfig { network_mode: definition.host.network_mode.clone() },
-        network_settings: SummaryNetworks { networks: networks(record) },
-        mounts: definition.mounts.iter().map(|m| m.point.clone()).collect(),
-    }
-}
-
-fn networks(record: &Record) -> BTreeMap<String, EndpointSettings> {
-    match record.definition.host.network_mode.as_str() {
-        name @ ("none" | "host") => [(name.to_owned(), EndpointSettings::default())].into(),
-        _ => BTreeMap::new(),
-    }
-}
-
 impl Engine {
+    fn summary(&self, record: &Record, now: i64) -> Result<ContainerSummary> {
+        let definition = &record.definition;
+        let image = match (&definition.rootfs, &record.image_id) {
+            (Some(rootfs), _) => rootfs.path.clone(),
+            _ => definition.config.image.clone(),
+        };
+        Ok(ContainerSummary {
+            id: record.id.clone(),
+            names: vec![format!("/{}", record.name)],
+            image,
+            image_id: record.image_id.clone().unwrap_or_default(),
+            command: command_line(&definition.argv),
+            created: record.created_ns / 1_000_000_000,
+            ports: self.ports_shown(record)?,
+            size_rw: None,
+            size_root_fs: None,
+            labels: definition.config.labels.clone(),
+            state: record.state.name().into(),
+            status: status_text(record, now),
+            host_config: SummaryHostConfig { network_mode: definition.host.network_mode.clone() },
+            network_settings: SummaryNetworks { networks: self.endpoints_shown(record)? },
+            mounts: definition.mounts.iter().map(|m| m.point.clone()).collect(),
+        })
+    }
+
     /// Rows of `ps`, the youngest first.
     pub fn list(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> {
         let filters = &options.filters;
@@ -211,7 +204,10 @@ impl Engine {
             if !shown || !placed || !matches(&record, filters, &ancestors) {
                 continue;
             }
-            let mut row = summary(&record, now);
+            if !self.network_filters_match(&record, filters)? {
+                continue;
+            }
+            let mut row = self.summary(&record, now)?;
             if options.size {
                 let (rw, root) = self.sizes(&record)?;
                 (row.size_rw, row.size_root_fs) = (Some(rw), Some(root));
@@ -339,15 +335,7 @@ impl Engine {
             size_rw,
             size_root_fs,
             mounts: definition.mounts.iter().map(|m| m.point.clone()).collect(),
-            network_settings: NetworkSettings {
-                sandbox_key: if record.state.is_live() {
-                    format!("/proc/{}/ns/net", record.pid)
-                } else {
-                    String::new()
-                },
-                networks: networks(&record),
-                ..NetworkSettings::default()
-            },
+            network_settings: self.network_settings(&record)?,
             config: {
                 let mut config = definition.config;
                 if config.hostname.is_empty() {
@@ -432,12 +420,13 @@ fn matches(record: &Record, filters: &Filters, ancestors: &Option<Vec<String>>) 
             "status" => record.state.name() == value,
             "exited" => record.state == State::Exited && value.parse() == Ok(record.exit_code),
             "health" => health_of(record) == value,
-            "network" => definition.host.network_mode == *value,
+            // Looked at elsewhere: they need more than the record.
+            "network" | "publish" => true,
             "volume" => definition.mounts.iter().any(|m| {
                 m.point.name == *value || m.point.destination == *value || m.point.source == *value
             }),
             "expose" => definition.config.exposed_ports.as_ref().is_some_and(|ports| {
-                ports.keys().any(|p| p == value || p.split('/').next() == Some(value.as_str()))
+                ports.keys().any(|port| crate::network::port_matches(port, value))
             }),
             "is-task" => value == "false",
             "isolation" => value == "default" || value.is_empty(),

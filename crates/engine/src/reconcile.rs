@@ -83,7 +83,9 @@ impl Engine {
                 record.started_ns = exit.started_at;
                 events::note_container(tx, exit.started_at, "start", &record, &[])?;
             }
-            apply_exit(tx, &mut record, exit)?;
+            if apply_exit(tx, &mut record, exit)? {
+                self.release_networks(tx, &record, exit.at)?;
+            }
             if record.definition.host.auto_remove && !record.state.is_live() {
                 remove = Some(record);
             }
@@ -105,6 +107,7 @@ impl Engine {
         let running: HashMap<String, Running> =
             self.keeper().list()?.into_iter().map(|r| (r.id.clone(), r)).collect();
         if nothing_runs && running.is_empty() {
+            self.release_stale()?;
             return Ok(running);
         }
         for record in &live {
@@ -134,6 +137,7 @@ impl Engine {
                 events::note_container(tx, now.started_at, "start", &record, &[])
             })?;
         }
+        self.release_stale()?;
         Ok(running)
     }
 

@@ -16,6 +16,8 @@ use crate::types::Ulimit;
 mod file;
 mod value;
 
+pub(crate) use value::bridge_address;
+
 /// Where the settings file is when nobody names another.
 pub const DEFAULT_FILE: &str = "/etc/wherry/config.toml";
 /// Where images, containers and volumes are when nobody names another place.
@@ -147,6 +149,18 @@ pub struct Settings {
     pub shm_size: i64,
     /// Program for `--init`; `None` takes our own.
     pub init_path: Option<PathBuf>,
+    /// Interface of the default bridge network; empty takes one that follows from the data root. One
+    /// that is there already is used as it is.
+    pub bridge: String,
+    /// Subnet of the default bridge network with the bridge's address (`10.1.0.1/24`); empty takes a
+    /// free one.
+    pub bridge_address: String,
+    /// Largest packet of the default bridge network in bytes; 0 takes 1500.
+    pub bridge_mtu: u32,
+    /// Where networks that name no subnet get theirs; empty are Docker's.
+    pub address_pools: Vec<net::address::Pool>,
+    /// The host's address that ports are published at unless they name one; `None` is all of them.
+    pub publish_address: Option<std::net::IpAddr>,
     /// File with mirrors and rewrites of registries; empty is the default one, which may be missing.
     pub registries: PathBuf,
     /// Say more.
@@ -170,6 +184,10 @@ pub struct Shown {
 
 /// Every key, in the order it is shown.
 pub const KEYS: &[&str] = &[
+    "address-pools",
+    "bridge",
+    "bridge-address",
+    "bridge-mtu",
     "cgroup-parent",
     "data-root",
     "debug",
@@ -180,6 +198,7 @@ pub const KEYS: &[&str] = &[
     "log-driver",
     "log-level",
     "log-opts",
+    "publish-address",
     "registries",
     "run-root",
     "runtimes",
@@ -212,6 +231,22 @@ impl Settings {
         settings.read_flags(flags)?;
         settings.finish()?;
         Ok(settings)
+    }
+
+    /// A few letters that tell this engine's interfaces and rules from those of others on this host:
+    /// they follow from the data root.
+    pub fn network_tag(&self) -> String {
+        hash_of(&self.data_root, 4)
+    }
+
+    /// Interface of the default bridge network. Engines on other data roots than the usual one have
+    /// others.
+    pub fn bridge_name(&self) -> String {
+        match self.bridge.as_str() {
+            "" if self.data_root == Path::new(DEFAULT_DATA_ROOT) => "wherry0".into(),
+            "" => format!("wherry{}", self.network_tag()),
+            name => name.to_owned(),
+        }
     }
 
     /// Where a key's value came from.
@@ -295,11 +330,15 @@ impl Settings {
 
 /// Two engines must never share a run root: each data root gets one of its own.
 fn derived_run_root(data: &Path) -> PathBuf {
+    PathBuf::from(format!("{DEFAULT_RUN_ROOT}-{}", hash_of(data, 6)))
+}
+
+/// The first bytes of a path's hash, two digits each.
+fn hash_of(path: &Path, bytes: usize) -> String {
     use sha2::Digest;
     use std::os::unix::ffi::OsStrExt;
-    let digest = sha2::Sha256::digest(data.as_os_str().as_bytes());
-    let name: String = digest.iter().take(6).map(|b| format!("{b:02x}")).collect();
-    PathBuf::from(format!("{DEFAULT_RUN_ROOT}-{name}"))
+    let digest = sha2::Sha256::digest(path.as_os_str().as_bytes());
+    digest.iter().take(bytes).map(|b| format!("{b:02x}")).collect()
 }
 
 fn root(path: &Path, key: &str) -> Result<PathBuf> {

@@ -156,6 +156,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) security: &'a Security,
     /// Directory of the container's own files.
     pub(crate) directory: &'a Path,
+    /// Directory of `/etc/hosts` and its kin.
+    pub(crate) files: &'a Path,
+    /// Path of the network namespace, for other runtimes.
+    pub(crate) network: Option<&'a str>,
     pub(crate) cgroup: &'a str,
     /// Our own program, for `--init`.
     pub(crate) program: &'a Path,
@@ -217,7 +221,7 @@ pub(crate) fn build(record: &Record, facts: &Facts<'_>) -> Result<Spec> {
         if asked.is_none() && open { Vec::new() } else { list(asked, default) }
     };
     let mut linux = json!({
-        "namespaces": namespaces(host),
+        "namespaces": namespaces(host, facts.network),
         "resources": resources(host)?,
         "cgroupsPath": facts.cgroup,
         "devices": devices(host)?,
@@ -344,10 +348,13 @@ fn selinux_label(options: &[String]) -> Option<String> {
     ))
 }
 
-fn namespaces(host: &HostConfig) -> Vec<Value> {
+fn namespaces(host: &HostConfig, network: Option<&str>) -> Vec<Value> {
     let mut list = vec![json!({"type": "mount"})];
     if host.network_mode != "host" {
-        list.push(json!({"type": "network"}));
+        list.push(match network {
+            Some(path) => json!({"type": "network", "path": path}),
+            None => json!({"type": "network"}),
+        });
     }
     if host.uts_mode != "host" {
         list.push(json!({"type": "uts"}));
@@ -480,7 +487,7 @@ fn mounts(record: &Record, facts: &Facts<'_>) -> Result<(Vec<Value>, Option<usiz
             mounts.push(json!({
                 "destination": destination,
                 "type": "bind",
-                "source": facts.directory.join(file),
+                "source": facts.files.join(file),
                 "options": ["bind", "rprivate", read_only],
             }));
         }

@@ -2,8 +2,8 @@
 //! to the keeper in one message.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use keeper::protocol::{Attach, CgroupRef, Log, Message, Request, Role, Start};
 use oci_spec::runtime::Spec;
@@ -20,6 +20,7 @@ use crate::create::is_systemd;
 use crate::engine::{AttachOptions, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
+use crate::network::start::Attached;
 use crate::record::{self, PlannedMount, Record, State};
 use crate::resume::Resume;
 use crate::spec::{self, Facts, Security};
@@ -41,6 +42,8 @@ pub(crate) struct Parts {
     pub(crate) cgroup: String,
     pub(crate) log: Log,
     pub(crate) health: bool,
+    /// It has names, and published ports, which must be taken back when it ends.
+    pub(crate) networks: (bool, bool),
 }
 
 fn errno(what: impl std::fmt::Display, e: rustix::io::Errno) -> Error {
@@ -56,6 +59,7 @@ struct OwnParts {
     log: Log,
     cgroup: String,
     health: bool,
+    networks: (bool, bool),
 }
 
 /// Takes the image's mount from the keeper, if a container runs on it.
@@ -121,7 +125,11 @@ impl Engine {
             }
             State::Created | State::Exited | State::Restarting => {}
         }
-        let outcome = self.launch(record, attach, starter);
+        let mut reserved = false;
+        let outcome = self.launch(record, attach, starter, &mut reserved);
+        if reserved && outcome.is_err() {
+            self.give_back(record);
+        }
         if let Err(e) = &outcome {
             record.error.clone_from(&e.message);
             record.exit_code = e.run_exit_code().into();
@@ -147,6 +155,7 @@ impl Engine {
         record: &mut Record,
         attach: Option<AttachOptions>,
         starter: Starter,
+        reserved: &mut bool,
     ) -> Result<Option<Attachment>> {
         let definition = &record.definition;
         let (config, host) = (&definition.config, &definition.host);
@@ -177,7 +186,9 @@ impl Engine {
             fds.push((Role::Image, mount));
             chain
         });
-        let (plan, given) = self.plan(record, &rootfs)?;
+        let mut attached = self.attach_networks(record)?;
+        *reserved = attached.is_some();
+        let (plan, given) = self.plan(record, &rootfs, attached.as_ref(), foreign)?;
         fds.extend(given.into_iter().map(|(index, fd)| (Role::Mount(index), fd)));
         fds.push((Role::Rootfs, rootfs));
         for (mode, kind) in [
@@ -189,6 +200,13 @@ impl Engine {
                 fds.push((Role::Namespace(kind), self.namespace_of_peer(peer, kind)?));
             }
         }
+        if let Some(attached) = &attached {
+            let namespace = attached.namespace.try_clone();
+            let namespace =
+                namespace.map_err(|e| Error::system("cannot pass the network namespace on", e))?;
+            fds.push((Role::Namespace(Namespace::Network), namespace));
+        }
+        let networks = (Self::has_names(attached.as_ref()), Self::has_ports(attached.as_ref()));
         let log = self.log_of(record)?;
         if log == Log::Passthrough && !config.tty {
             let stdio = [
@@ -201,6 +219,9 @@ impl Engine {
             }
         }
         let health = config.healthcheck.as_ref().is_some_and(crate::health::is_on);
+        if let Some(attached) = &mut attached {
+            self.await_names(record, attached)?;
+        }
         let placed = match &mut keeper {
             Some(keeper) => matches!(keeper.answer()?, Message::Placed { prepared: true }),
             None => false,
@@ -212,12 +233,12 @@ impl Engine {
                 let rootfs =
                     fds.into_iter().find_map(|(role, fd)| (role == Role::Rootfs).then_some(fd));
                 let rootfs = rootfs.ok_or_else(|| Error::system("start", "no root filesystem"))?;
-                let parts = Parts { rootfs, cgroup: cgroup_path.clone(), log, health };
+                let parts = Parts { rootfs, cgroup: cgroup_path.clone(), log, health, networks };
                 self.start_foreign(record, parts, attach, starter)
             }
             Some(keeper) => {
                 let cgroup = cgroup_path.clone();
-                let parts = OwnParts { plan, fds, image, log, cgroup, health };
+                let parts = OwnParts { plan, fds, image, log, cgroup, health, networks };
                 self.start_own(record, keeper, parts, attach, starter)
             }
         };
@@ -261,6 +282,9 @@ impl Engine {
                 }
             }
             record::update(tx, record)?;
+            if let Some(attached) = &attached {
+                self.networks_started(tx, record, attached, at)?;
+            }
             if known { Ok(()) } else { events::note_container(tx, at, "start", record, &[]) }
         })?;
         Ok(attachment)
@@ -275,7 +299,7 @@ impl Engine {
         attach: Option<AttachOptions>,
         starter: Starter,
     ) -> Result<(Option<Attachment>, i32, u64, i64)> {
-        let OwnParts { plan, fds, image, log, cgroup, health } = parts;
+        let OwnParts { plan, fds, image, log, cgroup, health, networks } = parts;
         let (config, host) = (&record.definition.config, &record.definition.host);
         let attach = attach.map(|wanted| attach_of(record, wanted, starter));
         let owner = attach.as_ref().is_some_and(|attach| attach.owner);
@@ -291,7 +315,8 @@ impl Engine {
             owner,
             attach,
             size: terminal_size(host.console_size),
-            steward_at_exit: host.auto_remove || host.restart_policy.name != "no",
+            steward_at_exit: host.auto_remove || host.restart_policy.name != "no" || networks.0,
+            steward_always: networks.1,
             steward_now: health,
             image,
         };
@@ -349,7 +374,13 @@ impl Engine {
 
     /// The specification, written down, and the plan made of it.
     /// With it come the mounts that the keeper can't make from a path.
-    fn plan(&self, record: &Record, rootfs: &OwnedFd) -> Result<(Plan, Vec<(usize, OwnedFd)>)> {
+    fn plan(
+        &self,
+        record: &Record,
+        rootfs: &OwnedFd,
+        attached: Option<&Attached>,
+        foreign: bool,
+    ) -> Result<(Plan, Vec<(usize, OwnedFd)>)> {
         let definition = &record.definition;
         let host = &definition.host;
         let security = Security::parse(host.security_opt.as_deref().unwrap_or_default())?;
@@ -360,7 +391,17 @@ impl Engine {
         )?;
         make_working_dir(rootfs, &definition.config.working_dir)?;
         let directory = self.store().container_directory(&record.id);
-        self.write_files(record, &directory)?;
+        self.write_files(record, &directory, attached)?;
+        // Another runtime finds the namespace by its path; it runs while we hold it.
+        let network = attached.filter(|_| foreign).map(|attached| {
+            let me = rustix::process::getpid().as_raw_nonzero();
+            format!("/proc/{me}/fd/{}", attached.namespace.as_raw_fd())
+        });
+        let files = match host.network_mode.strip_prefix("container:") {
+            // Who shares a network shares its names.
+            Some(peer) => self.store().container_directory(&record::find(self.db(), peer)?.id),
+            None => directory.clone(),
+        };
         let volumes = self.prepare_sources(record)?;
         let cgroup = format!("/{}", self.cgroup_path(record));
         let mut built = spec::build(
@@ -369,6 +410,8 @@ impl Engine {
                 identity: &identity,
                 security: &security,
                 directory: &directory,
+                files: &files,
+                network: network.as_deref(),
                 cgroup: &cgroup,
                 program: self.settings().init_path.as_deref().unwrap_or(self.program()),
                 systemd: is_systemd(&definition.argv),
@@ -458,44 +501,6 @@ impl Engine {
         crate::seccomp::filter(profile, spec, &self.data_root().join("cache"))
     }
 
-    /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of the container.
-    fn write_files(&self, record: &Record, directory: &Path) -> Result<()> {
-        let config = &record.definition.config;
-        let host = &record.definition.host;
-        let name = spec::hostname(record);
-        let write = |file: &str, content: &str| {
-            let path = directory.join(file);
-            std::fs::write(&path, content)
-                .map_err(|e| Error::system(format!("cannot write {}", path.display()), e))
-        };
-        write("hostname", &format!("{name}\n"))?;
-        let shared = host.network_mode == "host";
-        let mut hosts = if shared {
-            std::fs::read_to_string("/etc/hosts").unwrap_or_default()
-        } else {
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-             fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\n\
-             ff02::2\tip6-allrouters\n"
-                .to_owned()
-        };
-        for entry in host.extra_hosts.iter().flatten() {
-            if let Some((name, address)) = entry.split_once([':', '=']) {
-                let address = address.trim_matches(['[', ']']);
-                let address = if address == "host-gateway" { "127.0.0.1" } else { address };
-                hosts.push_str(&format!("{address}\t{name}\n"));
-            }
-        }
-        if !shared {
-            let full = match config.domainname.as_str() {
-                "" => name.clone(),
-                domain => format!("{name}.{domain} {name}"),
-            };
-            hosts.push_str(&format!("127.0.1.1\t{full}\n"));
-        }
-        write("hosts", &hosts)?;
-        write("resolv.conf", &resolv_conf(host))
-    }
-
     /// Makes what bind mounts need and finds the volumes.
     fn prepare_sources(&self, record: &Record) -> Result<BTreeMap<String, PathBuf>> {
         let mut volumes = BTreeMap::new();
@@ -533,6 +538,12 @@ impl Engine {
         let parent = record.definition.host.cgroup_parent.trim_matches('/');
         let parent = if parent.is_empty() { "wherry" } else { parent };
         format!("{parent}/{}", record.id)
+    }
+
+    /// Whether anything is in the container's cgroup, be it known to run or not.
+    pub(crate) fn has_processes(&self, record: &Record) -> bool {
+        let pids = || Cgroup::open(&CgroupRoot::detect()?, &self.cgroup_path(record))?.pids();
+        pids().is_ok_and(|pids| !pids.is_empty())
     }
 
     /// Makes the container's cgroup, or takes the one that was `placed` there by the keeper, and
@@ -669,32 +680,6 @@ pub(crate) fn journal_of(log: &Log) -> Option<PathBuf> {
 pub(crate) fn terminal_size(size: [u32; 2]) -> Option<(u16, u16)> {
     let [rows, cols] = size.map(|n| u16::try_from(n).unwrap_or(0));
     (rows > 0 && cols > 0).then_some((rows, cols))
-}
-
-fn resolv_conf(host: &crate::types::HostConfig) -> String {
-    let (dns, search, options) = (
-        host.dns.as_deref().unwrap_or_default(),
-        host.dns_search.as_deref().unwrap_or_default(),
-        host.dns_options.as_deref().unwrap_or_default(),
-    );
-    let inherited = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let kept = |line: &&str| match line.split_whitespace().next().unwrap_or("") {
-        "nameserver" => dns.is_empty(),
-        "search" | "domain" => search.is_empty(),
-        "options" => options.is_empty(),
-        _ => true,
-    };
-    let mut text: String = inherited.lines().filter(kept).map(|l| format!("{l}\n")).collect();
-    for server in dns {
-        text.push_str(&format!("nameserver {server}\n"));
-    }
-    if !search.is_empty() && search != ["."] {
-        text.push_str(&format!("search {}\n", search.join(" ")));
-    }
-    if !options.is_empty() {
-        text.push_str(&format!("options {}\n", options.join(" ")));
-    }
-    text
 }
 
 /// Makes the working directory where the image does not have it, as Docker does. Every

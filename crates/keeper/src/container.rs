@@ -24,6 +24,8 @@ pub(crate) struct Record {
     pub(crate) stdin_once: bool,
     pub(crate) log: Log,
     pub(crate) steward_at_exit: bool,
+    #[serde(default)]
+    pub(crate) steward_always: bool,
     pub(crate) steward_now: bool,
     /// Chain ID of the image whose mount it uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -136,6 +136,8 @@ pub enum Request {
     List,
     /// Hear of every start and end from now on.
     Subscribe,
+    /// Start the name server of containers' networks unless it runs.
+    Names,
     /// Who the keeper is.
     Status,
 }
@@ -213,6 +215,9 @@ pub struct Start {
     pub size: Option<(u16, u16)>,
     /// Somebody must act when it ends: remove it, start it again.
     pub steward_at_exit: bool,
+    /// The steward must act when it ends, even if its starter is there.
+    #[serde(default)]
+    pub steward_always: bool,
     /// Somebody must act while it runs: check its health.
     pub steward_now: bool,
     /// This connection will do what must be done at the end, as long as it lasts.
@@ -246,6 +251,9 @@ pub struct Adopt {
     pub size: Option<(u16, u16)>,
     /// See [`Start`].
     pub steward_at_exit: bool,
+    /// See [`Start`].
+    #[serde(default)]
+    pub steward_always: bool,
     /// See [`Start`].
     pub steward_now: bool,
     /// See [`Start`].

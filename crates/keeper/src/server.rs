@@ -7,6 +7,7 @@ mod connections;
 mod ends;
 mod execs;
 mod images;
+mod names;
 mod places;
 mod starts;
 mod streams;
@@ -64,6 +65,7 @@ enum Source {
     Report(String),
     ExecEnded,
     ExecReport(u64),
+    Names,
 }
 
 /// A client.
@@ -172,6 +174,10 @@ struct Keeper {
     emptying: Vec<(Cgroup, Instant)>,
     steward: Option<std::process::Child>,
     steward_wanted: bool,
+    /// The name server of containers' networks, whether it should run, and when it may be started.
+    names: Option<names::NameServer>,
+    names_wanted: bool,
+    names_due: Option<Instant>,
     /// Containers of `--rm` that have ended since a steward last emptied the trash.
     unswept: u32,
     idle_since: Option<Instant>,
@@ -222,6 +228,9 @@ impl Keeper {
             emptying: Vec::new(),
             steward: None,
             steward_wanted: false,
+            names: None,
+            names_wanted: false,
+            names_due: None,
             unswept: 0,
             idle_since: Some(Instant::now()),
         };
@@ -229,6 +238,7 @@ impl Keeper {
         keeper.watch(Source::Listener, listener.as_fd(), EventFlags::IN)?;
         keeper.watch_standby()?;
         keeper.adopt(&mut table)?;
+        keeper.inherit_names();
         Ok(keeper)
     }
 
@@ -307,7 +317,8 @@ impl Keeper {
         }
         let leaves = self.idle_since.map(|since| LINGER.saturating_sub(since.elapsed()));
         let prepares = self.place_due.map(|due| due.saturating_duration_since(Instant::now()));
-        let next = leaves.into_iter().chain(prepares).min()?;
+        let names = self.names_due();
+        let next = leaves.into_iter().chain(prepares).chain(names).min()?;
         Some(soon(next + Duration::from_millis(1)))
     }
 
@@ -329,6 +340,8 @@ impl Keeper {
                 Ok(())
             }
             Source::Report(id) => self.report(&id),
+            // Housekeeping sees what became of it.
+            Source::Names => Ok(()),
             Source::ExecEnded => self.exec_ended(token, None),
             Source::ExecReport(exec) => self.exec_report(exec),
         }
@@ -355,6 +368,7 @@ impl Keeper {
         if self.steward_wanted && self.steward.is_none() {
             self.spawn_steward();
         }
+        self.keep_names();
         self.prepare_place();
         let busy = !self.containers.is_empty()
             || !self.connections.is_empty()
@@ -388,6 +402,8 @@ impl Keeper {
         self.containers.is_empty()
             && self.connections.is_empty()
             && self.steward.is_none()
+            && self.names.is_none()
+            && self.names_due.is_none()
             && self.idle_since.is_some_and(|since| since.elapsed() >= LINGER)
     }
 

@@ -42,7 +42,8 @@ pub struct Network {
 }
 
 impl Network {
-    fn rules(&self) -> filter::Network {
+    /// What the rules need to know of it.
+    pub fn rules(&self) -> filter::Network {
         filter::Network {
             bridge: self.bridge.clone(),
             subnets: self.gateways.iter().map(|gateway| gateway.network()).collect(),

@@ -203,6 +203,18 @@ impl Filter {
         self.socket.transact(&mut batch, |_| ())
     }
 
+    /// Makes the table one that leads what the namespace itself sends to a port of an address of its
+    /// own to other ports there, by protocol. What was in the table goes.
+    pub fn redirect(&self, from: (Ipv4Addr, u16), to: &[(Protocol, u16)]) -> Result<()> {
+        let to: Vec<(u8, u16)> =
+            to.iter().map(|(protocol, port)| (*protocol as u8, *port)).collect();
+        let action = format!("replace nftables table {}", self.table);
+        let mut batch = transaction(&action, |batch| {
+            rules::write_redirect(batch, &self.table, from, &to);
+        });
+        self.socket.transact(&mut batch, |_| ())
+    }
+
     /// Removes the table with all that is in it.
     pub fn remove(&self) -> Result<()> {
         let action = format!("delete nftables table {}", self.table);

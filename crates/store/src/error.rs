@@ -43,6 +43,18 @@ pub enum Error {
         /// The IDs of the containers.
         users: String,
     },
+    /// No network has this name or ID.
+    #[error("network {0} not found")]
+    NoSuchNetwork(String),
+    /// More than one network has an ID with this beginning.
+    #[error("network {0} is ambiguous ({1} matches found on ID prefix); give more digits")]
+    AmbiguousNetwork(String, usize),
+    /// A network has this name already.
+    #[error("network with name {0} already exists")]
+    NetworkExists(String),
+    /// Addresses, subnets and ports.
+    #[error(transparent)]
+    Net(#[from] net::Error),
     /// A wrong argument.
     #[error("{0}")]
     Invalid(String),
@@ -134,7 +146,13 @@ impl From<erofs::Error> for Error {
 impl Error {
     /// The object asked for does not exist.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Error::NoSuchImage(_) | Error::NoSuchVolume(_) | Error::NoSuchWritable(_))
+        matches!(
+            self,
+            Error::NoSuchImage(_)
+                | Error::NoSuchVolume(_)
+                | Error::NoSuchWritable(_)
+                | Error::NoSuchNetwork(_)
+        )
     }
 }
 

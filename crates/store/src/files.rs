@@ -69,6 +69,17 @@ pub(crate) fn names(dir: impl AsFd) -> rustix::io::Result<Vec<CString>> {
 /// Trees may be deeper than the number of descriptors a process may have: below some depth a
 /// directory is moved up next to the top and handled from there.
 pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    loop {
+        match remove_tree_alone(parent, name) {
+            // Somebody else removes it, too, and took something from under our feet; what is left of
+            // it gets less each time.
+            Err(Errno::NOENT) => {}
+            done => return done,
+        }
+    }
+}
+
+fn remove_tree_alone(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}

@@ -33,6 +33,7 @@ mod load;
 mod log_index;
 mod lower;
 mod migrate;
+pub mod network;
 mod overlay;
 mod pulled;
 mod push;

@@ -8,6 +8,7 @@ pub(crate) mod duration;
 pub(crate) mod env;
 pub(crate) mod keys;
 pub(crate) mod mount;
+pub(crate) mod network;
 pub(crate) mod number;
 pub(crate) mod opts;
 pub(crate) mod port;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use engine::types::{
-    Config, CreateRequest, DeviceMapping, Empty, Healthcheck, HostConfig, LogConfig, Mount, Rootfs,
-    ThrottleDevice, Ulimit, WeightDevice,
+    Config, CreateRequest, DeviceMapping, Empty, EndpointIpam, EndpointSettings, Healthcheck,
+    HostConfig, LogConfig, Mount, NetworkingConfig, Rootfs, ThrottleDevice, Ulimit, WeightDevice,
 };
 
 use crate::failure::Failure;
@@ -392,7 +392,16 @@ impl ContainerFlags {
             }
             None => None,
         };
-        Ok(CreateRequest { name: self.name, platform: self.platform, config, host_config, rootfs })
+        let (mode, networking_config) = self.networks()?;
+        host_config.network_mode = mode;
+        Ok(CreateRequest {
+            name: self.name,
+            platform: self.platform,
+            config,
+            host_config,
+            networking_config,
+            rootfs,
+        })
     }
 
     /// Options that name what this engine or this system has not.
@@ -439,12 +448,6 @@ impl ContainerFlags {
                 )));
             }
         }
-        let addresses = [
-            ("--ip", self.ip.is_some()),
-            ("--ip6", self.ip6.is_some()),
-            ("--link-local-ip", !self.link_local_ip.is_empty()),
-            ("--network-alias", !self.network_alias.is_empty()),
-        ];
         for (text, six) in [(&self.ip, false), (&self.ip6, true)] {
             let Some(text) = text else { continue };
             match text.parse::<std::net::IpAddr>() {
@@ -454,11 +457,6 @@ impl ContainerFlags {
                     return Err(fail(format!("invalid {kind} address: {text}")));
                 }
             }
-        }
-        if let Some((name, _)) = addresses.iter().find(|(_, given)| *given) {
-            return Err(fail(format!(
-                "{name} needs a network made with `network create`, which this engine has not yet; leave it out"
-            )));
         }
         if let Some(mac) = &self.mac_address {
             check_mac(mac).map_err(fail)?;
@@ -583,7 +581,6 @@ impl ContainerFlags {
                 r#type: self.log_driver.clone().unwrap_or_default(),
                 config: pairs(&self.log_opt),
             },
-            network_mode: self.network_mode()?,
             restart_policy,
             auto_remove: self.rm,
             volume_driver: self.volume_driver.clone().unwrap_or_default(),
@@ -669,36 +666,83 @@ impl ContainerFlags {
         .map_err(fail)
     }
 
-    /// The network; `default` when none is given.
-    fn network_mode(&self) -> Result<String, Failure> {
-        if self.network.len() > 1 {
-            return Err(fail("--network: a container joins one network so far; name only one"));
+    /// The first network and all of them with what is asked for; `default` when none is given.
+    fn networks(&self) -> Result<(String, NetworkingConfig), Failure> {
+        let mut all = self
+            .network
+            .iter()
+            .map(|text| crate::values::network::parse(text))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(fail)?;
+        if all.is_empty() {
+            all.push(("default".to_owned(), EndpointSettings::default()));
         }
-        let Some(text) = self.network.first() else { return Ok("default".to_owned()) };
-        let mut name = String::new();
-        if text.contains('=') {
-            for field in crate::values::mount::csv(text).map_err(fail)? {
-                match field.split_once('=') {
-                    Some(("name", value)) => value.clone_into(&mut name),
-                    Some((
-                        key @ ("alias" | "driver-opt" | "ip" | "ip6" | "mac-address"
-                        | "link-local-ip" | "gw-priority"),
-                        _,
-                    )) => {
-                        return Err(fail(format!(
-                            "--network: {key} needs a network made with `network create`, which this engine has not yet"
-                        )));
-                    }
-                    _ => return Err(fail(format!("invalid field {field} in --network {text}"))),
-                }
+        let several = all.len() > 1;
+        for (name, _) in &all {
+            if several
+                && (matches!(name.as_str(), "host" | "none") || name.starts_with("container:"))
+            {
+                return Err(fail(
+                    "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+                ));
             }
-        } else {
-            name.clone_from(text);
         }
-        if name.is_empty() {
-            return Err(fail("no name set for network"));
+        let Some((mode, first)) = all.first_mut() else {
+            return Ok(Default::default());
+        };
+        let mode = mode.clone();
+        self.options_of_first(&mode, first)?;
+        let mut config = NetworkingConfig::default();
+        for (name, settings) in all {
+            let plain = settings == EndpointSettings::default();
+            let joins =
+                !matches!(name.as_str(), "host" | "none") && !name.starts_with("container:");
+            if !joins && !plain {
+                return Err(fail(format!(
+                    "conflicting options: network {name} has no addresses and names of its own"
+                )));
+            }
+            if joins && config.endpoints_config.insert(name.clone(), settings).is_some() {
+                return Err(fail(format!("network {name} is specified multiple times")));
+            }
         }
-        Ok(name)
+        Ok((mode, config))
+    }
+
+    /// `--ip` and its kin are about the first network.
+    fn options_of_first(&self, mode: &str, first: &mut EndpointSettings) -> Result<(), Failure> {
+        let twice = |option: &str, field: &str| {
+            fail(format!(
+                "conflicting options: cannot specify both --{option} and per-network {field}"
+            ))
+        };
+        if !self.network_alias.is_empty() {
+            if first.aliases.is_some() {
+                return Err(twice("network-alias", "alias"));
+            }
+            first.aliases = Some(self.network_alias.clone());
+        }
+        let links_here = !self.link.is_empty() && !matches!(mode, "default" | "bridge");
+        if links_here && first.links.is_some() {
+            return Err(twice("link", "links"));
+        }
+        let mut ipam = first.ipam_config.clone().unwrap_or_default();
+        for (given, field, option) in
+            [(&self.ip, &mut ipam.ipv4_address, "ip"), (&self.ip6, &mut ipam.ipv6_address, "ip6")]
+        {
+            let Some(text) = given else { continue };
+            if !field.is_empty() {
+                return Err(twice(option, "address"));
+            }
+            field.clone_from(text);
+        }
+        if !self.link_local_ip.is_empty() {
+            ipam.link_local_ips.clone_from(&self.link_local_ip);
+        }
+        if ipam != EndpointIpam::default() {
+            first.ipam_config = Some(ipam);
+        }
+        Ok(())
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) struct Args {
 pub(crate) enum Kind {
     Container,
     Image,
+    Network,
     Volume,
 }
 
@@ -44,13 +45,12 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Outcome {
         let kinds: &[Kind] = match self.r#type.as_deref() {
-            None | Some("") => &[Kind::Container, Kind::Image, Kind::Volume],
+            None | Some("") => &[Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
             Some("container") => &[Kind::Container],
             Some("image") => &[Kind::Image],
+            Some("network") => &[Kind::Network],
             Some("volume") => &[Kind::Volume],
-            Some(
-                other @ ("config" | "network" | "node" | "plugin" | "secret" | "service" | "task"),
-            ) => {
+            Some(other @ ("config" | "node" | "plugin" | "secret" | "service" | "task")) => {
                 return Err(Failure::new(1, format!("inspect --type {other}: this engine has none of these yet; known are container, image and volume")).into());
             }
             Some(other) => {
@@ -74,6 +74,10 @@ fn look(engine: &Engine, kind: Kind, name: &str, size: bool) -> anyhow::Result<O
         }
         Kind::Image => {
             let found = engine.inspect_image(name).map(Some).or_else(missing)?;
+            found.map(|f| Json::of(&f)).transpose()?
+        }
+        Kind::Network => {
+            let found = engine.inspect_network(name).map(Some).or_else(missing)?;
             found.map(|f| Json::of(&f)).transpose()?
         }
         Kind::Volume => {
@@ -192,6 +196,7 @@ fn no_such(context: &Context, name: &str, kinds: &[Kind], any: bool) -> String {
         _ if any => return format!("Error: No such object: {name}"),
         [Kind::Container] => "container",
         [Kind::Image] => "image",
+        [Kind::Network] => return not_found(context, &format!("network {name} not found")),
         [Kind::Volume] => return not_found(context, &format!("get {name}: no such volume")),
         _ => "object",
     };

@@ -42,7 +42,7 @@ impl Verb for Args {
             .bare()
             .into());
         }
-        let mut warning = "WARNING! This will remove:\n  - all stopped containers\n".to_owned();
+        let mut warning = "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n".to_owned();
         if self.volumes {
             warning.push_str("  - all anonymous volumes not used by at least one container\n");
         }
@@ -56,6 +56,8 @@ impl Verb for Args {
         let containers = engine.prune_containers(&filters)?;
         let mut space = containers.space_reclaimed;
         super::section("Deleted Containers:", &containers.deleted)?;
+        let networks = engine.prune_networks(&filters)?;
+        super::section("Deleted Networks:", &networks.deleted)?;
         if self.volumes {
             let volumes = engine.prune_volumes(false, &filters)?;
             space = space.saturating_add(volumes.space_reclaimed);

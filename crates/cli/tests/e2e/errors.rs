@@ -114,7 +114,9 @@ fn a_full_disk_is_one_clear_error() {
          mount -o remount,size=2g {0} && \"$W\" load -i \"$T\" && echo second fine",
         small.display()
     );
-    let output = Command::new("unshare")
+    let output = e
+        .host
+        .command("unshare")
         .args([
             "-m",
             "sh",

@@ -14,10 +14,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Registries' configuration of a test that needs none.
 pub(crate) const NOBODY: &str = "[[registry]]\nprefix = \"docker.io\"\nblocked = true\n";
 
-/// An engine in two folders of its own. Dropping it removes its containers, waits for its
+#[path = "../world/namespace.rs"]
+mod namespace;
+
+pub(crate) use namespace::Namespace;
+
+/// An engine in two folders and a network namespace of its own. Dropping it removes its containers, waits for its
 /// keeper to leave, and checks that nothing is left on the host.
 pub(crate) struct Engine {
     pub(crate) dir: PathBuf,
+    /// What is the host's for it.
+    pub(crate) host: Namespace,
     clean: bool,
 }
 
@@ -73,7 +80,7 @@ impl Engine {
         fs::create_dir_all(&dir).unwrap();
         // Tests ask nobody but this machine.
         fs::write(dir.join("registries.toml"), NOBODY).unwrap();
-        Self { dir, clean: false }
+        Self { dir, host: Namespace::new(), clean: false }
     }
 
     /// An engine with the image `bb`.
@@ -103,7 +110,7 @@ impl Engine {
 
     /// The binary, for this engine.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wherry"));
+        let mut command = self.host.command(env!("CARGO_BIN_EXE_wherry"));
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -241,6 +248,10 @@ impl Engine {
         while !self.keepers().is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
+        // The kernel takes its time with interfaces.
+        while !self.interfaces().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let left = self.leftovers();
         for (pid, _) in self.keepers() {
             let _ = Command::new("kill").arg("-9").arg(pid.to_string()).status();
@@ -251,10 +262,20 @@ impl Engine {
         }
     }
 
+    /// Host's ends of containers' interfaces.
+    pub(crate) fn interfaces(&self) -> Vec<String> {
+        let links = net::link::Links::open_in(self.host.fd()).unwrap().list().unwrap();
+        let of_container = |alias: &str| {
+            net::name::read_alias(alias).is_some_and(|(_, container, _)| container != "-")
+        };
+        links.into_iter().filter(|l| of_container(&l.alias)).map(|l| l.name).collect()
+    }
+
     /// What of this engine is still on the host although nothing runs.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut left: Vec<String> =
             self.keepers().into_iter().map(|(pid, name)| format!("process {pid} {name}")).collect();
+        left.extend(self.interfaces().iter().map(|name| format!("interface {name}")));
         let dir = self.dir.to_string_lossy();
         for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
             if line.contains(dir.as_ref()) {

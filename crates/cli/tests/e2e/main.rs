@@ -15,6 +15,7 @@ mod images;
 mod limits;
 mod loops;
 mod namespaces;
+mod networks;
 mod restarts;
 mod streams;
 mod system;

@@ -146,7 +146,9 @@ fn several_clients_attach_to_one_container() {
 /// Runs a command under script(1), which gives it a terminal.
 fn on_terminal(e: &Engine, command: &str, input: &[u8]) -> String {
     let line = format!("stty rows 33 cols 77; {} {command}", env!("CARGO_BIN_EXE_wherry"));
-    let mut child = std::process::Command::new("script")
+    let mut child = e
+        .host
+        .command("script")
         .args(["-qec", &line, "/dev/null"])
         .env("WHERRY_DATA_ROOT", e.data_root())
         .env("WHERRY_RUN_ROOT", e.run_root())
@@ -163,7 +165,9 @@ fn on_terminal(e: &Engine, command: &str, input: &[u8]) -> String {
 /// typed before it has set the terminal to raw mode is lost, as with any program.
 fn typed_until_it_ends(e: &Engine, command: &str, keys: &[u8]) {
     let line = format!("{} {command}", env!("CARGO_BIN_EXE_wherry"));
-    let mut child = std::process::Command::new("script")
+    let mut child = e
+        .host
+        .command("script")
         .args(["-qec", &line, "/dev/null"])
         .env("WHERRY_DATA_ROOT", e.data_root())
         .env("WHERRY_RUN_ROOT", e.run_root())

@@ -71,7 +71,9 @@ fn under_dockers_name_it_speaks_as_docker() {
     let docker = e.path("docker");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_wherry"), &docker).unwrap();
     let run = |args: &[&str]| {
-        let output = std::process::Command::new(&docker)
+        let output = e
+            .host
+            .command(docker.to_str().unwrap())
             .env("WHERRY_DATA_ROOT", e.data_root())
             .env("WHERRY_RUN_ROOT", e.run_root())
             .args(args)
@@ -103,7 +105,7 @@ fn a_read_only_data_root_can_be_looked_at() {
         e.data_root().display()
     );
     let run = |args: &[&str]| {
-        let mut command = std::process::Command::new("unshare");
+        let mut command = e.host.command("unshare");
         command.args(["-m", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_wherry")]).args(args);
         command.env("WHERRY_DATA_ROOT", e.data_root()).env("WHERRY_RUN_ROOT", e.run_root());
         command.output().unwrap()

@@ -7,9 +7,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Two folders, removed with all that runs in them.
+mod namespace;
+
+pub(crate) use namespace::Namespace;
+
+/// Two folders and a network namespace, removed with all that runs in them.
 pub(crate) struct World {
     pub(crate) dir: PathBuf,
+    namespace: Namespace,
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -22,7 +27,7 @@ impl World {
         // Tests ask nobody but this machine.
         let nobody = "[[registry]]\nprefix = \"docker.io\"\nblocked = true\n";
         std::fs::write(dir.join("registries.toml"), nobody).unwrap();
-        Self { dir }
+        Self { dir, namespace: Namespace::new() }
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -34,7 +39,7 @@ impl World {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.program());
+        let mut command = self.namespace.command(env!("CARGO_BIN_EXE_wherry"));
         command
             .args(args)
             .env("WHERRY_DATA_ROOT", self.dir.join("data"))

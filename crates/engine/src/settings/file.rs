@@ -91,7 +91,9 @@ impl Settings {
                 Ok(())
             }
             ("debug", _) => Err("must be true or false".to_owned()),
-            ("shm-size", value @ DeValue::Integer(_)) => self.set_text(key, &scalar(value)?),
+            ("shm-size" | "bridge-mtu", value @ DeValue::Integer(_)) => {
+                self.set_text(key, &scalar(value)?)
+            }
             (key, DeValue::String(text)) => self.set_text(key, &text),
             _ => Err("must be a text in quotes".to_owned()),
         }

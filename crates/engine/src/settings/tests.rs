@@ -52,6 +52,11 @@ fn every_key_is_read() {
     let settings = load(
         &dir,
         r#"
+address-pools = "10.0.0.0/8:24"
+bridge = "br0"
+bridge-address = "10.1.0.1/24"
+bridge-mtu = 9000
+publish-address = "127.0.0.1"
 cgroup-parent = "/boats"
 data-root = "/srv/w"
 debug = true

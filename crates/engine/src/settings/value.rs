@@ -13,6 +13,34 @@ impl Settings {
     /// Sets a key whose value is one text.
     pub(super) fn set_text(&mut self, key: &str, text: &str) -> Result<(), String> {
         match key {
+            "address-pools" => self.address_pools = pools(text)?,
+            "bridge" => {
+                if !text.is_empty() {
+                    net::link::check_name(text).map_err(|e| e.to_string())?;
+                }
+                self.bridge = text.to_owned();
+            }
+            "bridge-address" => {
+                if !text.is_empty() {
+                    bridge_address(text)?;
+                }
+                self.bridge_address = text.to_owned();
+            }
+            "bridge-mtu" => {
+                self.bridge_mtu = match text.parse() {
+                    Ok(mtu @ (0 | 68..=65535)) => mtu,
+                    _ => return Err(format!("{text:?} is no size of packets; write 68 to 65535")),
+                }
+            }
+            "publish-address" => {
+                self.publish_address = match text {
+                    "" => None,
+                    text => Some(
+                        text.parse()
+                            .map_err(|_| format!("{text:?} is no address; write 127.0.0.1"))?,
+                    ),
+                }
+            }
             "cgroup-parent" => self.cgroup_parent = text.to_owned(),
             "data-root" => self.data_root = text.into(),
             "run-root" => self.run_root = text.into(),
@@ -56,6 +84,28 @@ impl Settings {
     pub(super) fn written(&self, key: &str) -> String {
         let or = |text: &str, default: &str| quoted(if text.is_empty() { default } else { text });
         match key {
+            "address-pools" => {
+                let pools = match self.address_pools.as_slice() {
+                    [] => net::address::default_pools(),
+                    pools => pools.to_vec(),
+                };
+                let all: Vec<String> =
+                    pools.iter().map(|pool| format!("{}:{}", pool.base, pool.size)).collect();
+                quoted(&all.join(" "))
+            }
+            "bridge" => quoted(&self.bridge_name()),
+            "bridge-address" => quoted(&self.bridge_address),
+            "bridge-mtu" => {
+                if self.bridge_mtu == 0 {
+                    "1500".to_owned()
+                } else {
+                    self.bridge_mtu.to_string()
+                }
+            }
+            "publish-address" => match self.publish_address {
+                Some(address) => quoted(&address.to_string()),
+                None => quoted(""),
+            },
             "cgroup-parent" => quoted(&self.cgroup_parent),
             "data-root" => quoted(&self.data_root.to_string_lossy()),
             "run-root" => quoted(&self.run_root.to_string_lossy()),
@@ -103,6 +153,33 @@ impl Settings {
             "storage" => quoted(self.storage.as_str()),
             _ => String::new(),
         }
+    }
+}
+
+/// `10.0.0.0/8:24 fd00::/48:64`: ranges, each with the size of the subnets it is cut into.
+fn pools(text: &str) -> Result<Vec<net::address::Pool>, String> {
+    text.split_whitespace()
+        .map(|part| {
+            let wrong = || format!("{part:?} is no pool; write 10.0.0.0/8:24");
+            let (base, size) = part.rsplit_once(':').ok_or_else(wrong)?;
+            let base: net::link::Prefix = base.parse().map_err(|_| wrong())?;
+            let size: u8 = size.parse().map_err(|_| wrong())?;
+            if size < base.length || net::link::Prefix::new(base.address, size).is_none() {
+                return Err(wrong());
+            }
+            Ok(net::address::Pool { base, size })
+        })
+        .collect()
+}
+
+/// The default bridge's address and subnet.
+pub(crate) fn bridge_address(text: &str) -> Result<net::link::Prefix, String> {
+    let wrong = || format!("{text:?} is no address with its subnet's length; write 10.1.0.1/24");
+    let prefix: net::link::Prefix = text.parse().map_err(|_| wrong())?;
+    if prefix.address.is_ipv4() && prefix.address != prefix.network().address {
+        Ok(prefix)
+    } else {
+        Err(wrong())
     }
 }
 

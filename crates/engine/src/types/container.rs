@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::host::{HostConfig, List, PortBinding, null_default};
+use super::host::{HostConfig, List, null_default};
+use super::network::{EndpointSettings, NetworkSettings, NetworkingConfig};
 
 /// An empty JSON object: the value of a set in Docker's maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -139,6 +140,9 @@ pub struct CreateRequest {
     pub config: Config,
     /// What it gets from the host.
     pub host_config: HostConfig,
+    /// The networks it is connected to.
+    #[serde(deserialize_with = "null_default")]
+    pub networking_config: NetworkingConfig,
     /// A directory instead of an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
@@ -307,47 +311,6 @@ pub struct MountPoint {
     pub rw: bool,
     /// Mount propagation.
     pub propagation: String,
-}
-
-/// A container's networks.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub struct NetworkSettings {
-    /// Name of the default bridge's interface.
-    pub bridge: String,
-    /// Id of the network namespace.
-    #[serde(rename = "SandboxID")]
-    pub sandbox_id: String,
-    /// Path of the network namespace.
-    pub sandbox_key: String,
-    /// Published ports.
-    pub ports: BTreeMap<String, List<PortBinding>>,
-    /// By network name.
-    pub networks: BTreeMap<String, EndpointSettings>,
-}
-
-/// A container's place in one network.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub struct EndpointSettings {
-    /// Names asked for.
-    pub aliases: List<String>,
-    /// MAC address.
-    pub mac_address: String,
-    /// Id of the network.
-    #[serde(rename = "NetworkID")]
-    pub network_id: String,
-    /// Id of the endpoint.
-    #[serde(rename = "EndpointID")]
-    pub endpoint_id: String,
-    /// IPv4 gateway.
-    pub gateway: String,
-    /// IPv4 address.
-    #[serde(rename = "IPAddress")]
-    pub ip_address: String,
-    /// Length of the IPv4 prefix.
-    #[serde(rename = "IPPrefixLen")]
-    pub ip_prefix_len: u8,
 }
 
 /// One row of `ps`.

@@ -9,10 +9,12 @@ mod container;
 mod host;
 mod image;
 mod info;
+mod network;
 mod system;
 
 pub use container::*;
 pub use host::*;
 pub use image::*;
 pub use info::*;
+pub use network::*;
 pub use system::*;

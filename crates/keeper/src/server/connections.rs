@@ -306,6 +306,10 @@ impl Keeper {
                 }
                 self.send(token, &Message::Attached { at: now() });
             }
+            Request::Names => {
+                self.want_names();
+                self.finish(token, &Message::Done);
+            }
             Request::Status => {
                 let message = Message::Status {
                     pid: rustix::process::getpid().as_raw_nonzero().get(),

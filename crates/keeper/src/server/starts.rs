@@ -91,6 +91,7 @@ impl Keeper {
             stdin_once: start.stdin_once,
             log: start.log,
             steward_at_exit: start.steward_at_exit,
+            steward_always: start.steward_always,
             steward_now: start.steward_now,
             image: start.image,
         };
@@ -177,6 +178,7 @@ impl Keeper {
             stdin_once: adopt.stdin_once,
             log: adopt.log,
             steward_at_exit: adopt.steward_at_exit,
+            steward_always: adopt.steward_always,
             steward_now: adopt.steward_now,
             image: None,
         };

@@ -209,6 +209,32 @@ impl Rule<'_> {
         })
     }
 
+    /// Only one protocol, one IPv4 address and port of destination.
+    pub(super) fn only_to(
+        &mut self,
+        protocol: u8,
+        address: std::net::Ipv4Addr,
+        port: u16,
+    ) -> &mut Self {
+        self.family(Ip::V4)
+            .protocol(REG)
+            .compare(REG, false, &[protocol])
+            .destination(Ip::V4, REG)
+            .compare(REG, false, &address.octets())
+            .destination_port(REG)
+            .compare(REG, false, &port.to_be_bytes())
+    }
+
+    /// Puts a value into registers.
+    pub(super) fn load(&mut self, register: u32, value: &[u8]) -> &mut Self {
+        self.expression("immediate", |b| {
+            b.number_be(1, register);
+            let data = b.open(2);
+            b.put(1, value);
+            b.close(data);
+        })
+    }
+
     /// Sends to the address and port in registers.
     pub(super) fn translate(&mut self, ip: Ip, address: u32, port: u32) {
         self.expression("nat", |b| {

@@ -184,6 +184,44 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
     });
 }
 
+/// A table that leads what this host itself sends to one port of one of its addresses to others there.
+pub(super) fn write_redirect(
+    batch: &mut Batch,
+    table: &str,
+    (address, port): (std::net::Ipv4Addr, u16),
+    to: &[(u8, u16)],
+) {
+    let about = |what: &str| format!("create {what} of nftables table {table}");
+    message(batch, NEW_TABLE, CREATE, format!("create nftables table {table}"));
+    batch.text(1, table);
+    // Of a server that was killed.
+    message(batch, DELETE_TABLE, 0, format!("replace nftables table {table}"));
+    batch.text(1, table);
+    message(batch, NEW_TABLE, CREATE, format!("create nftables table {table}"));
+    batch.text(1, table);
+    message(batch, NEW_CHAIN, CREATE | EXCL, about("chain output"));
+    batch.text(1, table);
+    batch.text(3, "output");
+    let nest = batch.open(4);
+    batch.number_be(1, 3);
+    batch.number_be(2, (-100i32).cast_unsigned());
+    batch.close(nest);
+    batch.number_be(5, 1);
+    batch.text(7, "nat");
+    for (protocol, new) in to {
+        message(batch, NEW_RULE, CREATE | APPEND, about("a rule in chain output"));
+        batch.text(1, table);
+        batch.text(2, "output");
+        let nest = batch.open(4);
+        Rule(batch)
+            .only_to(*protocol, address, port)
+            .load(REG, &address.octets())
+            .load(REG + 1, &new.to_be_bytes())
+            .translate(Ip::V4, REG, REG + 1);
+        batch.close(nest);
+    }
+}
+
 type Add<'a> = &'a mut dyn FnMut(&str, &dyn Fn(&mut Rule<'_>));
 
 fn rules(add: Add<'_>) {

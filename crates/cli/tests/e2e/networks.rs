@@ -1,0 +1,783 @@
+//! Networks, with namespaces that stand for hosts: nothing here is in the machine's own.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use net::link::{Links, NewLink};
+use net::namespace::within;
+use net::netlink::Batch;
+
+use crate::harness::{Engine, Namespace, text, until};
+
+const HOST: &str = "192.0.2.1";
+const OUTSIDE: &str = "192.0.2.9";
+
+/// Another host, next to the engine's: 192.0.2.1 and 192.0.2.9, 2001:db8::1 and 2001:db8::9.
+fn outside(e: &Engine) -> Namespace {
+    let outside = Namespace::new();
+    let links = Links::open_in(e.host.fd()).unwrap();
+    let mut batch = Batch::new();
+    let link = |name| NewLink { name, mtu: 1500, mac: None };
+    batch.veth(&link("up0"), 0, &link("up0"), outside.fd());
+    links.commit(&mut batch).unwrap();
+    for (namespace, v4, v6) in [
+        (e.host.fd(), "192.0.2.1/24", "2001:db8::1/64"),
+        (outside.fd(), "192.0.2.9/24", "2001:db8::9/64"),
+    ] {
+        let set_up = || {
+            net::namespace::set_sysctl("ipv6/conf/up0/accept_dad", "0").unwrap();
+            let links = Links::open().unwrap();
+            let index = links.index("up0").unwrap();
+            let mut batch = Batch::new();
+            batch.address(index, v4.parse().unwrap());
+            batch.address(index, v6.parse().unwrap());
+            batch.up(index, true);
+            links.commit(&mut batch).unwrap();
+        };
+        within(namespace, set_up).unwrap();
+    }
+    outside
+}
+
+/// What answers there, seen from a namespace.
+fn ask(from: &Namespace, address: &str) -> std::io::Result<String> {
+    let address: SocketAddr = address.parse().unwrap();
+    within(from.fd(), move || {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(1500))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.trim().to_owned())
+    })
+    .unwrap()
+}
+
+#[track_caller]
+fn answers(from: &Namespace, address: &str, wanted: &str) {
+    until(&format!("{address} answers {wanted}"), || {
+        ask(from, address).is_ok_and(|answer| answer == wanted)
+    });
+}
+
+/// Starts a container that says a word on a port.
+fn serve(e: &Engine, name: &str, word: &str, port: u16, options: &[&str]) -> String {
+    let script = format!("exec nc -ll -p {port} -e echo {word}");
+    let mut args = vec!["run", "-d", "--name", name];
+    args.extend(options);
+    args.extend(["bb", "sh", "-c", &script]);
+    e.ok(args)
+}
+
+/// What another container hears there.
+fn hears(e: &Engine, container: &str, host: &str, port: u16) -> String {
+    text(&e.run(["exec", container, "timeout", "2", "nc", host, &port.to_string()]).stdout)
+}
+
+fn address(e: &Engine, name: &str, network: &str) -> String {
+    e.inspect(&format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}"), name)
+}
+
+/// Everything of the engine's is gone from its host, once nobody needs it.
+#[track_caller]
+fn nothing_left(e: &Engine) {
+    e.ok(["network", "prune", "-f"]);
+    let links = Links::open_in(e.host.fd()).unwrap();
+    until("all interfaces are gone", || {
+        links.list().unwrap().iter().all(|l| !l.alias.starts_with("wherry "))
+    });
+    let tables = e.host.command("nft").args(["list", "tables"]).output().unwrap();
+    assert_eq!(text(&tables.stdout), "");
+}
+
+#[test]
+fn a_published_port_is_reached_from_everywhere() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    serve(&e, "web", "hello", 80, &["-p", "8080:80"]);
+    answers(&outside, &format!("{HOST}:8080"), "hello");
+    answers(&e.host, "127.0.0.1:8080", "hello");
+    answers(&e.host, &format!("{HOST}:8080"), "hello");
+    e.ok(["run", "-d", "--name", "other", "bb", "sleep", "1000"]);
+    let gateway = e.inspect("{{.NetworkSettings.Gateway}}", "web");
+    for host in [HOST, gateway.as_str()] {
+        assert_eq!(hears(&e, "other", host, 8080), "hello", "from another container to {host}");
+        assert_eq!(hears(&e, "web", host, 8080), "hello", "from itself to {host}");
+    }
+    let own = e.inspect("{{.NetworkSettings.IPAddress}}", "web");
+    assert_eq!(hears(&e, "other", &own, 80), "hello");
+    // The way out, under the host's address.
+    let listener = within(outside.fd(), || TcpListener::bind((OUTSIDE, 7000))).unwrap().unwrap();
+    let accept = std::thread::spawn(move || listener.accept().unwrap().1.ip().to_string());
+    e.run(["exec", "other", "timeout", "1", "nc", OUTSIDE, "7000"]);
+    assert_eq!(accept.join().unwrap(), HOST);
+    assert_eq!(e.ok(["port", "web"]), "80/tcp -> 0.0.0.0:8080");
+    assert_eq!(e.ok(["port", "web", "80"]), "0.0.0.0:8080");
+    assert!(e.ok(["ps"]).contains("0.0.0.0:8080->80/tcp"));
+    // Nothing is accepted before something listens.
+    e.ok(["run", "-d", "--name", "mute", "-p", "8081:80", "bb", "sleep", "1000"]);
+    assert!(ask(&e.host, "127.0.0.1:8081").is_err());
+    e.ok(["rm", "-f", "web", "mute", "other"]);
+    assert!(ask(&e.host, "127.0.0.1:8080").is_err());
+    nothing_left(&e);
+    e.finish();
+}
+
+#[test]
+fn ports_in_all_their_forms() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    serve(&e, "one", "one", 80, &["-p", "127.0.0.1:8080:80"]);
+    answers(&e.host, "127.0.0.1:8080", "one");
+    assert!(ask(&e.host, &format!("{HOST}:8080")).is_err());
+    assert!(ask(&outside, &format!("{HOST}:8080")).is_err());
+    // One address and all of them exclude each other, as does what is there already.
+    for (port, message) in [
+        ("8080:80", "Bind for 0.0.0.0:8080 failed: port is already allocated"),
+        ("127.0.0.1:8080:80", "Bind for 127.0.0.1:8080 failed: port is already allocated"),
+    ] {
+        let refused = e.fails(125, ["run", "--rm", "-p", port, "bb", "true"]);
+        assert!(refused.contains(message), "{refused}");
+    }
+    assert_eq!(e.ok(["run", "--rm", "-p", "8080:80/udp", "bb", "echo", "udp"]), "udp");
+    let listener = within(e.host.fd(), || TcpListener::bind("0.0.0.0:8099")).unwrap().unwrap();
+    let refused = e.fails(125, ["run", "--rm", "-p", "8099:80", "bb", "true"]);
+    assert!(refused.contains("address already in use"), "{refused}");
+    drop(listener);
+    assert_eq!(e.ok(["run", "--rm", "-p", "8099:80", "bb", "echo", "free"]), "free");
+    // The first free one of a range; as many as asked for; any; all that are exposed.
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "range",
+        "-p",
+        "8080-8082:80",
+        "-p",
+        "9000-9002:9000-9002",
+        "bb",
+        "sleep",
+        "1000",
+    ]);
+    assert_eq!(e.ok(["port", "range", "80"]), "0.0.0.0:8081");
+    assert_eq!(e.ok(["port", "range", "9002/tcp"]), "0.0.0.0:9002");
+    e.ok([
+        "run", "-d", "--name", "all", "-P", "--expose", "70-71", "--expose", "53/udp", "bb",
+        "sleep", "1000",
+    ]);
+    let ports = e.ok(["port", "all"]);
+    assert_eq!(ports.lines().count(), 3, "{ports}");
+    assert!(
+        e.fails(1, ["port", "all", "99"]).contains("no public port '99/tcp' published for all")
+    );
+    let exposed = e.ok(["ps", "--filter", "expose=71", "--format", "{{.Names}}"]);
+    assert_eq!(exposed, "all");
+    assert_eq!(e.ok(["ps", "--filter", "publish=8081", "--format", "{{.Names}}"]), "range");
+    // With the container the port is free again; its restart takes it anew.
+    e.ok(["stop", "-t", "0", "one"]);
+    serve(&e, "two", "two", 80, &["-p", "8080:80"]);
+    answers(&outside, &format!("{HOST}:8080"), "two");
+    assert!(e.fails(1, ["start", "one"]).contains("port is already allocated"));
+    e.ok(["rm", "-f", "two"]);
+    e.ok(["start", "one"]);
+    answers(&e.host, "127.0.0.1:8080", "one");
+    e.finish();
+}
+
+#[test]
+fn ipv6_from_end_to_end() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    let args = [
+        "network",
+        "create",
+        "--ipv6",
+        "--subnet",
+        "10.50.0.0/24",
+        "--subnet",
+        "fd00:50::/64",
+        "six",
+    ];
+    e.ok(args);
+    serve(&e, "web", "six", 80, &["--network", "six", "-p", "8080:80", "--ip6", "fd00:50::80"]);
+    answers(&outside, "[2001:db8::1]:8080", "six");
+    answers(&outside, &format!("{HOST}:8080"), "six");
+    answers(&e.host, "[2001:db8::1]:8080", "six");
+    e.ok(["run", "-d", "--name", "other", "--network", "six", "bb", "sleep", "1000"]);
+    assert_eq!(hears(&e, "other", "fd00:50::80", 80), "six");
+    let found = e.ok(["exec", "other", "nslookup", "web"]);
+    assert!(found.contains("fd00:50::80"), "{found}");
+    let out = e.inspect("{{json .NetworkSettings.Ports}}", "web");
+    assert!(out.contains(r#""HostIp":"::""#), "{out}");
+    e.ok(["rm", "-f", "web", "other"]);
+    nothing_left(&e);
+    e.finish();
+}
+
+#[test]
+fn networks_are_apart() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    e.ok(["network", "create", "front"]);
+    e.ok(["network", "create", "--internal", "back"]);
+    e.ok(["network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "cells"]);
+    serve(&e, "f1", "front", 80, &["--network", "front"]);
+    serve(&e, "b1", "back", 80, &["--network", "back"]);
+    serve(&e, "i1", "cell", 80, &["--network", "cells"]);
+    for (name, network) in [("f2", "front"), ("b2", "back"), ("i2", "cells"), ("d1", "bridge")] {
+        e.ok(["run", "-d", "--name", name, "--network", network, "bb", "sleep", "1000"]);
+    }
+    let (front, back) = (address(&e, "f1", "front"), address(&e, "b1", "back"));
+    let cell = address(&e, "i1", "cells");
+    until("the neighbours answer", || hears(&e, "f2", "f1", 80) == "front");
+    until("the neighbours answer", || hears(&e, "b2", "b1", 80) == "back");
+    for (from, to) in [("d1", &front), ("f2", &back), ("b2", &front), ("i2", &cell), ("d1", &back)]
+    {
+        assert_eq!(hears(&e, from, to, 80), "", "{from} reaches {to}");
+    }
+    // The host reaches its containers; the outside does not, nor do they get out of `back`.
+    answers(&e.host, &format!("{front}:80"), "front");
+    assert!(ask(&outside, &format!("{front}:80")).is_err());
+    assert_ne!(e.run(["exec", "b2", "ping", "-c1", "-W1", OUTSIDE]).status.code(), Some(0));
+    e.ok(["exec", "f2", "ping", "-c1", "-W1", OUTSIDE]);
+    e.finish();
+}
+
+#[test]
+fn names_of_containers() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    let one = e.ok([
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "--network",
+        "net",
+        "--network-alias",
+        "pair",
+        "--hostname",
+        "box",
+        "bb",
+        "sleep",
+        "1000",
+    ]);
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "two",
+        "--network",
+        "net",
+        "--network-alias",
+        "pair",
+        "--link",
+        "one:uno",
+        "bb",
+        "sleep",
+        "1000",
+    ]);
+    let (first, second) = (address(&e, "one", "net"), address(&e, "two", "net"));
+    let look = |name: &str| text(&e.run(["exec", "two", "nslookup", name]).stdout);
+    for name in ["one", "ONE", &one[..12], "box", "uno", "one.net"] {
+        assert!(look(name).contains(&format!("Address: {first}")), "{name}: {}", look(name));
+    }
+    let both = look("pair");
+    assert!(both.contains(&first) && both.contains(&second), "{both}");
+    assert!(look(&first).contains("one.net"), "{}", look(&first));
+    // A container may be a name server itself.
+    serve(&e, "dns", "mine", 53, &["--network", "net"]);
+    assert_eq!(hears(&e, "two", "dns", 53), "mine");
+    assert!(text(&e.run(["exec", "dns", "nslookup", "one"]).stdout).contains(&first));
+    e.ok(["rename", "one", "uni"]);
+    assert!(look("uni").contains(&first));
+    assert!(!look("one").contains(&format!("Address: {first}")));
+    // In the default network there are no names, as in Docker; links are in the hosts file.
+    e.ok(["run", "-d", "--name", "d1", "bb", "sleep", "1000"]);
+    let hosts = e.ok(["run", "--rm", "--link", "d1:db", "bb", "cat", "/etc/hosts"]);
+    assert!(hosts.contains("db ") && hosts.contains("d1"), "{hosts}");
+    assert!(!e.ok(["exec", "d1", "cat", "/etc/resolv.conf"]).contains("127.0.0.11"));
+    e.ok(["stop", "-t", "0", "uni"]);
+    until("a stopped container has no name", || !look("uni").contains(&first));
+    e.finish();
+}
+
+#[test]
+fn the_name_server_comes_back_and_leaves() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    e.ok(["run", "-d", "--name", "one", "--network", "net", "bb", "sleep", "1000"]);
+    let own = address(&e, "one", "net");
+    let found = || text(&e.run(["exec", "one", "nslookup", "one"]).stdout).contains(&own);
+    assert!(found());
+    for victims in
+        [vec!["wherry-names"], vec!["wherry-keeper"], vec!["wherry-names", "wherry-keeper"]]
+    {
+        for name in &victims {
+            let pid = e.keeper(name);
+            let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+        let since = std::time::Instant::now();
+        until("names are found again", found);
+        assert!(since.elapsed() < Duration::from_secs(5), "{victims:?}: {:?}", since.elapsed());
+        assert_eq!(e.inspect("{{.State.Running}}", "one"), "true");
+    }
+    e.ok(["rm", "-f", "one"]);
+    until("the name server has left", || {
+        e.keepers().iter().all(|(_, name)| name != "wherry-names")
+    });
+    e.finish();
+}
+
+#[test]
+fn connect_and_disconnect_while_traffic_runs() {
+    let e = Engine::new();
+    e.ok(["network", "create", "aa"]);
+    e.ok(["network", "create", "bb"]);
+    serve(&e, "web", "hello", 80, &["--network", "aa", "-p", "8080:80"]);
+    e.ok(["run", "-d", "--name", "peer", "--network", "bb", "bb", "sleep", "1000"]);
+    e.ok(["run", "-d", "--name", "user", "--network", "aa", "bb", "sleep", "1000"]);
+    let ping = e.spawn(["exec", "user", "ping", "-i", "0.05", "-c", "40", "-W", "1", "web"]);
+    for _ in 0..4 {
+        e.ok(["network", "connect", "--alias", "shop", "bb", "web"]);
+        assert_eq!(hears(&e, "peer", "shop", 80), "hello");
+        assert!(e.ok(["exec", "web", "cat", "/etc/hosts"]).contains(&address(&e, "web", "bb")));
+        e.ok(["network", "disconnect", "bb", "web"]);
+        assert_eq!(hears(&e, "peer", "shop", 80), "");
+    }
+    let output = ping.wait_with_output().unwrap();
+    assert!(text(&output.stdout).contains(" 0% packet loss"), "{}", text(&output.stdout));
+    // The way out goes along with the network that has it.
+    e.ok(["network", "connect", "bb", "web"]);
+    e.ok(["network", "disconnect", "aa", "web"]);
+    let routes = e.ok(["exec", "web", "ip", "route"]);
+    assert!(routes.contains("default via"), "{routes}");
+    answers(&e.host, "127.0.0.1:8080", "hello");
+    assert!(e.fails(1, ["network", "connect", "bb", "web"]).contains("already exists"));
+    assert!(e.fails(1, ["network", "disconnect", "aa", "web"]).contains("is not connected"));
+    // One that does not run is connected at its start.
+    e.ok(["create", "--name", "late", "--network", "aa", "bb", "ls", "/sys/class/net"]);
+    e.ok(["network", "connect", "bb", "late"]);
+    assert_eq!(e.ok(["start", "-a", "late"]), "eth0\neth1\nlo");
+    let kinds = e.ok([
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "--filter",
+        "type=network",
+        "--format",
+        "{{.Action}}",
+    ]);
+    assert!(kinds.contains("connect") && kinds.contains("disconnect") && kinds.contains("create"));
+    e.finish();
+}
+
+#[test]
+fn many_starts_at_once() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    let starts: Vec<_> = (0..20)
+        .map(|n| {
+            let network = if n % 2 == 0 { "net" } else { "bridge" };
+            e.spawn(["run", "-d", "--network", network, "-p", "80", "bb", "sleep", "1000"])
+        })
+        .collect();
+    let ids: Vec<String> = starts
+        .into_iter()
+        .map(|start| {
+            let output = start.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            text(&output.stdout)
+        })
+        .collect();
+    let mut addresses = Vec::new();
+    let mut ports = Vec::new();
+    for (n, id) in ids.iter().enumerate() {
+        let network = if n % 2 == 0 { "net" } else { "bridge" };
+        addresses.push(address(&e, id, network));
+        ports.push(e.ok(["port", id, "80"]));
+    }
+    for list in [&mut addresses, &mut ports] {
+        list.sort();
+        list.dedup();
+        assert_eq!(list.len(), 20, "{list:?}");
+    }
+    for to in addresses.iter().filter(|a| **a != address(&e, &ids[0], "net")).take(3) {
+        let network = address(&e, &ids[0], "net");
+        if to.split('.').take(2).eq(network.split('.').take(2)) {
+            e.ok(["exec", &ids[0], "ping", "-c1", "-W2", to]);
+        }
+    }
+    assert_eq!(e.ok(["network", "repair"]), "nothing to mend");
+    let mut remove = vec!["rm", "-f"];
+    remove.extend(ids.iter().map(String::as_str));
+    e.ok(remove);
+    nothing_left(&e);
+    e.finish();
+}
+
+#[test]
+fn what_is_broken_is_mended() {
+    let e = Engine::new();
+    e.ok(["network", "create", "-o", "com.docker.network.bridge.name=brx", "net"]);
+    serve(&e, "web", "hello", 80, &["--network", "net", "-p", "8080:80"]);
+    serve(&e, "plain", "plain", 80, &["-p", "8081:80"]);
+    answers(&e.host, "127.0.0.1:8080", "hello");
+    assert_eq!(e.ok(["network", "repair"]), "nothing to mend");
+    let links = Links::open_in(e.host.fd()).unwrap();
+    let all_is_well = |how: &str| {
+        answers(&e.host, "127.0.0.1:8080", "hello");
+        answers(&e.host, "127.0.0.1:8081", "plain");
+        assert_eq!(e.ok(["network", "repair"]), "nothing to mend", "{how}");
+    };
+    links.delete(["brx"]).unwrap();
+    assert!(e.ok(["network", "repair"]).contains("made bridge brx of network net anew"));
+    all_is_well("bridge");
+    for name in e.interfaces() {
+        links.delete([name.as_str()]).unwrap();
+    }
+    assert!(e.ok(["network", "repair"]).contains("plugged container web into network net anew"));
+    all_is_well("interfaces");
+    let flushed = e.host.command("nft").args(["flush", "ruleset"]).status().unwrap();
+    assert!(flushed.success());
+    // Any start finds that the rules are gone.
+    e.ok(["run", "--rm", "bb", "true"]);
+    all_is_well("rules");
+    e.finish();
+}
+
+#[test]
+fn nothing_stays_after_a_reboot() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "--network",
+        "net",
+        "-p",
+        "8080:80",
+        "bb",
+        "sleep",
+        "1000",
+    ]);
+    let before = address(&e, "one", "net");
+    let pid = e.inspect("{{.State.Pid}}", "one");
+    let kill = |pid: &str| {
+        let _ = std::process::Command::new("kill").args(["-9", pid]).status();
+    };
+    while let Some((keeper, _)) = e.keepers().into_iter().next() {
+        kill(&keeper.to_string());
+    }
+    kill(&pid);
+    std::fs::remove_dir_all(e.run_root()).unwrap();
+    assert_eq!(e.ok(["ps", "-q"]), "");
+    until("the pair is gone", || e.interfaces().is_empty());
+    serve(&e, "two", "two", 80, &["-p", "8080:80"]);
+    answers(&e.host, "127.0.0.1:8080", "two");
+    e.ok(["rm", "-f", "two"]);
+    e.ok(["start", "one"]);
+    assert_eq!(address(&e, "one", "net"), before);
+    assert_eq!(e.ok(["network", "repair"]), "nothing to mend");
+    e.finish();
+}
+
+#[test]
+fn restarts_plug_in_again() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    let script = "nc -ll -p 80 -e echo hello & sleep 0.5; kill $!; exit 1";
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--restart",
+        "always",
+        "--network",
+        "net",
+        "-p",
+        "8080:80",
+        "bb",
+        "sh",
+        "-c",
+        script,
+    ]);
+    let first = address(&e, "web", "net");
+    until("it was started again", || {
+        e.inspect("{{.RestartCount}}", "web").parse::<u32>().is_ok_and(|n| n >= 2)
+    });
+    answers(&e.host, "127.0.0.1:8080", "hello");
+    until("it runs", || e.inspect("{{.State.Status}}", "web") == "running");
+    let again = address(&e, "web", "net");
+    assert!(again == first || again.is_empty(), "{again} is not {first}");
+    e.ok(["rm", "-f", "web"]);
+    assert!(ask(&e.host, "127.0.0.1:8080").is_err());
+    nothing_left(&e);
+    e.finish();
+}
+
+#[test]
+fn the_default_network_is_as_configured() {
+    let e = Engine::new();
+    let path = e.path("config.toml");
+    let settings = "bridge = \"mybridge\"\nbridge-address = \"10.99.0.1/24\"\nbridge-mtu = 1300\n\
+                    publish-address = \"127.0.0.1\"\n";
+    std::fs::write(&path, settings).unwrap();
+    let with = |args: &[&str]| {
+        let output = e.command().arg("--config").arg(&path).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let shown = with(&["config", "show"]);
+    assert!(shown.contains("10.99.0.1/24") && shown.contains("mybridge"), "{shown}");
+    with(&[
+        "run", "-d", "--name", "web", "-p", "8080:80", "bb", "nc", "-ll", "-p", "80", "-e", "echo",
+        "hello",
+    ]);
+    answers(&e.host, "127.0.0.1:8080", "hello");
+    assert_eq!(with(&["port", "web"]), "80/tcp -> 127.0.0.1:8080");
+    assert_eq!(with(&["inspect", "-f", "{{.NetworkSettings.Gateway}}", "web"]), "10.99.0.1");
+    let link = Links::open_in(e.host.fd()).unwrap().get("mybridge").unwrap().unwrap();
+    assert_eq!(link.mtu, 1300);
+    assert!(with(&["exec", "web", "ip", "link", "show", "eth0"]).contains("mtu 1300"));
+    // Where the host is.
+    let hosts =
+        with(&["run", "--rm", "--add-host", "here:host-gateway", "bb", "cat", "/etc/hosts"]);
+    assert!(hosts.contains("10.99.0.1\there"), "{hosts}");
+    with(&["rm", "-f", "web"]);
+    e.finish();
+}
+
+#[test]
+fn making_and_removing_networks() {
+    let e = Engine::new();
+    let listed = e.ok(["network", "ls", "--format", "{{.Name}} {{.Driver}} {{.Scope}}"]);
+    assert_eq!(listed, "bridge bridge local\nhost host local\nnone null local");
+    let id = e.ok([
+        "network",
+        "create",
+        "--subnet",
+        "10.60.0.0/16",
+        "--ip-range",
+        "10.60.5.0/24",
+        "--gateway",
+        "10.60.0.254",
+        "--aux-address",
+        "printer=10.60.5.1",
+        "--label",
+        "a=b",
+        "-o",
+        "com.docker.network.driver.mtu=9000",
+        "net",
+    ]);
+    assert_eq!(e.ok(["network", "ls", "-qf", "label=a=b"]), id[..12]);
+    assert_eq!(
+        e.ok(["network", "inspect", "-f", "{{(index .IPAM.Config 0).IPRange}}", &id[..6]]),
+        "10.60.5.0/24"
+    );
+    let out =
+        e.ok(["run", "--rm", "--network", "net", "bb", "sh", "-c", "ip addr show eth0; ip route"]);
+    for part in ["mtu 9000", "10.60.5.0/16", "default via 10.60.0.254"] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    let out = e.ok([
+        "run",
+        "--rm",
+        "--network",
+        "name=net,ip=10.60.9.9,mac-address=02:00:00:00:00:07",
+        "bb",
+        "ip",
+        "addr",
+    ]);
+    assert!(out.contains("10.60.9.9/16") && out.contains("02:00:00:00:00:07"), "{out}");
+    for (args, code, message) in [
+        (vec!["network", "create", "net"], 1, "network with name net already exists"),
+        (vec!["network", "create", "--subnet", "10.60.1.0/24", "over"], 1, "Pool overlaps"),
+        (vec!["network", "create", "host"], 1, "not permitted on predefined host network"),
+        (vec!["network", "create", "-d", "overlay", "over"], 1, "plugin not found"),
+        (vec!["network", "rm", "bridge"], 1, "pre-defined network and cannot be removed"),
+        (vec!["network", "rm", "nope"], 1, "network nope not found"),
+        (vec!["run", "--rm", "--network", "nope", "bb", "true"], 125, "network nope not found"),
+        (
+            vec!["run", "--rm", "--network", "net", "--ip", "10.61.0.1", "bb", "true"],
+            125,
+            "no configured subnet",
+        ),
+        (
+            vec!["run", "--rm", "--ip", "172.17.0.9", "bb", "true"],
+            125,
+            "user defined networks only",
+        ),
+        (vec!["run", "--rm", "--network-alias", "x", "bb", "true"], 125, "user defined networks"),
+        (
+            vec!["run", "--rm", "--network", "net", "--network", "host", "bb", "true"],
+            125,
+            "conflicting options",
+        ),
+    ] {
+        let refused = e.fails(code, &args);
+        assert!(refused.contains(message), "{args:?}: {refused}");
+    }
+    e.ok(["run", "-d", "--name", "one", "--network", "net", "bb", "sleep", "1000"]);
+    assert!(e.fails(1, ["network", "rm", "net"]).contains("has active endpoints (name:\"one\""));
+    assert_eq!(e.ok(["network", "prune", "-f"]), "");
+    e.ok(["rm", "-f", "one"]);
+    assert!(e.ok(["network", "prune", "-f"]).contains("Deleted Networks:\nnet"));
+    nothing_left(&e);
+    e.finish();
+}
+
+#[test]
+fn bridges_and_parents_of_others() {
+    let e = Engine::new();
+    let links = Links::open_in(e.host.fd()).unwrap();
+    let mut batch = Batch::new();
+    batch.bridge(&NewLink { name: "mine", mtu: 1500, mac: None });
+    // Its other end leads nowhere.
+    let nowhere = Namespace::new();
+    let link = |name| NewLink { name, mtu: 1500, mac: None };
+    batch.veth(&link("nic0"), 0, &link("nic1"), nowhere.fd());
+    links.commit(&mut batch).unwrap();
+    let other_end = || {
+        let links = Links::open().unwrap();
+        let mut batch = Batch::new();
+        batch.up(links.index("nic1").unwrap(), true);
+        links.commit(&mut batch).unwrap();
+    };
+    within(nowhere.fd(), other_end).unwrap();
+    let mut batch = Batch::new();
+    batch.address(links.index("mine").unwrap(), "10.70.0.1/24".parse().unwrap());
+    batch.up(links.index("mine").unwrap(), true);
+    batch.up(links.index("nic0").unwrap(), true);
+    links.commit(&mut batch).unwrap();
+    e.ok(["network", "create", "-o", "com.docker.network.bridge.name=mine", "theirs"]);
+    let out = e.ok(["run", "--rm", "--network", "theirs", "bb", "ip", "route"]);
+    assert!(out.contains("default via 10.70.0.1"), "{out}");
+    e.ok(["network", "rm", "theirs"]);
+    assert!(links.get("mine").unwrap().is_some(), "it is not ours to remove");
+    let args = [
+        "network",
+        "create",
+        "-d",
+        "macvlan",
+        "-o",
+        "parent=nic0",
+        "--subnet",
+        "10.71.0.0/24",
+        "mac",
+    ];
+    e.ok(args);
+    e.ok(["run", "-d", "--name", "m1", "--network", "mac", "bb", "sleep", "1000"]);
+    e.ok(["run", "-d", "--name", "m2", "--network", "mac", "bb", "sleep", "1000"]);
+    e.ok(["exec", "m1", "ping", "-c1", "-W2", "m2"]);
+    e.ok(["network", "disconnect", "mac", "m2"]);
+    assert_eq!(e.ok(["exec", "m2", "ls", "/sys/class/net"]), "lo");
+    e.ok(["rm", "-f", "m1", "m2"]);
+    e.finish();
+}
+
+#[test]
+fn a_network_that_is_shared() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    serve(&e, "web", "hello", 80, &["--network", "net"]);
+    assert_eq!(hears(&e, "web", "127.0.0.1", 80), "hello");
+    let out = e.ok([
+        "run",
+        "--rm",
+        "--network",
+        "container:web",
+        "bb",
+        "sh",
+        "-c",
+        "timeout 2 nc 127.0.0.1 80; cat /etc/resolv.conf",
+    ]);
+    assert!(out.contains("hello") && out.contains("127.0.0.11"), "{out}");
+    for (args, message) in [
+        (
+            vec!["run", "--rm", "--network", "container:web", "-p", "80:80", "bb", "true"],
+            "port publishing and the container type",
+        ),
+        (
+            vec!["run", "--rm", "--network", "container:web", "--hostname", "x", "bb", "true"],
+            "hostname and the network mode",
+        ),
+    ] {
+        assert!(e.fails(125, &args).contains(message), "{args:?}");
+    }
+    e.finish();
+}
+
+/// Two engines on one host know nothing of each other, and yet have bridges, subnets and rules apart.
+#[test]
+fn two_engines_on_one_host() {
+    let e = Engine::new();
+    let other = |args: &[&str]| {
+        let mut command = e.command();
+        command.env("WHERRY_DATA_ROOT", e.path("data2")).env("WHERRY_RUN_ROOT", e.path("run2"));
+        let output = command.args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    other(&["image", "import", e.path("bb.tar").to_str().unwrap(), "bb"]);
+    serve(&e, "web", "one", 80, &["-p", "8080:80"]);
+    other(&[
+        "run", "-d", "--name", "web", "-p", "8081:80", "bb", "nc", "-ll", "-p", "80", "-e", "echo",
+        "two",
+    ]);
+    answers(&e.host, "127.0.0.1:8080", "one");
+    answers(&e.host, "127.0.0.1:8081", "two");
+    let (first, second) = (
+        address(&e, "web", "bridge"),
+        other(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]),
+    );
+    assert_ne!(first.split('.').nth(1), second.split('.').nth(1), "{first} {second}");
+    assert_eq!(hears(&e, "web", &second, 80), "", "they are apart");
+    let gateway = e.inspect("{{.NetworkSettings.Gateway}}", "web");
+    assert_eq!(hears(&e, "web", &gateway, 8081), "two", "but for what is published");
+    other(&["rm", "-f", "web"]);
+    other(&["network", "prune", "-f"]);
+    answers(&e.host, "127.0.0.1:8080", "one");
+    assert_eq!(e.ok(["network", "repair"]), "nothing to mend");
+    e.ok(["rm", "-f", "web"]);
+    nothing_left(&e);
+    let run = e.path("run2").display().to_string();
+    until("the other engine's keeper has left", || {
+        std::fs::read_dir("/proc").unwrap().flatten().all(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            !String::from_utf8_lossy(&line).contains(&run)
+        })
+    });
+    e.finish();
+}
+
+/// Whoever starts a container may be killed at any moment.
+#[test]
+fn killed_starts_leave_nothing() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    e.ok(["run", "--rm", "--network", "net", "bb", "true"]);
+    for n in 0..24 {
+        let mut start =
+            e.spawn(["run", "-d", "--network", "net", "-p", "8080:80", "bb", "sleep", "1000"]);
+        // Somewhere on its way.
+        std::thread::sleep(Duration::from_micros(1500 * n));
+        let _ = start.kill();
+        start.wait().unwrap();
+        let ids = e.ok(["ps", "-aq"]);
+        if !ids.is_empty() {
+            e.ok(["rm", "-f"].into_iter().chain(ids.lines()));
+        }
+        // Its port and its address are free again.
+        e.ok(["run", "--rm", "--network", "net", "-p", "8080:80", "bb", "true"]);
+    }
+    until("all ports were taken back", || e.ok(["network", "repair"]) == "nothing to mend");
+    e.ok(["network", "rm", "net"]);
+    nothing_left(&e);
+    e.finish();
+}
