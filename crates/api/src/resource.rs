@@ -4,6 +4,7 @@ pub(crate) mod containers;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod images;
+pub(crate) mod networks;
 pub(crate) mod streams;
 pub(crate) mod swarm;
 pub(crate) mod system;

@@ -4,7 +4,9 @@ use hyper::{Method, StatusCode};
 
 use crate::answer::{Failure, Outcome};
 use crate::request::Request;
-use crate::resource::{containers, events, exec, images, streams, swarm, system, volumes};
+use crate::resource::{
+    containers, events, exec, images, networks, streams, swarm, system, volumes,
+};
 use crate::server::Server;
 
 /// Answers a request.
@@ -84,6 +86,16 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         ["volumes", "prune"] if post => volumes::prune(request, server).await,
         ["volumes", name] if get => volumes::inspect(server, name).await,
         ["volumes", name] if delete => volumes::remove(&request, server, name).await,
+
+        ["networks"] if get => networks::list(request, server).await,
+        ["networks", "create"] if post => networks::create(request, server).await,
+        ["networks", "prune"] if post => networks::prune(request, server).await,
+        ["networks", name] if get => networks::inspect(&request, server, name).await,
+        ["networks", name] if delete => networks::remove(server, name).await,
+        ["networks", name, "connect"] if post => networks::connect(request, server, name).await,
+        ["networks", name, "disconnect"] if post => {
+            networks::disconnect(request, server, name).await
+        }
 
         ["plugins"] if get => Ok(crate::answer::json(&[(); 0])),
         ["plugins", "privileges"] | ["plugins", _, "json"] if get => swarm::no_plugins(),

@@ -257,6 +257,34 @@ def events():
     assert [e["Action"] for e in past] == ["create", "start", "die", "destroy"]
 
 
+def networks():
+    pool = docker.types.IPAMPool(subnet="10.77.0.0/24", gateway="10.77.0.1")
+    network = client.networks.create("net", driver="bridge", labels={"k": "v"}, ipam=docker.types.IPAMConfig(pool_configs=[pool]))
+    assert network.attrs["IPAM"]["Config"][0]["Subnet"] == "10.77.0.0/24"
+    assert [n.name for n in client.networks.list(filters={"label": "k=v"})] == ["net"]
+    box = client.containers.run("bb", "sleep 1000", detach=True, network="net", name="web")
+    box.reload()
+    address = box.attrs["NetworkSettings"]["Networks"]["net"]["IPAddress"]
+    assert address.startswith("10.77.0."), box.attrs["NetworkSettings"]
+    output = client.containers.run("bb", "ping -c 1 -W 5 web", network="net", remove=True)
+    assert address.encode() in output, output
+    network.reload()
+    assert [c.name for c in network.containers] == ["web"]
+    raises(APIError, 403, network.remove)
+    network.disconnect(box)
+    network.connect(box, aliases=["other"], ipv4_address="10.77.0.50")
+    assert b"10.77.0.50" in box.exec_run("ip -4 -o addr").output
+    raises(APIError, 409, client.networks.create, "net", check_duplicate=True)
+    raises(NotFound, 404, client.networks.get, "nosuch")
+    box.remove(force=True)
+    network.remove()
+    client.networks.create("unused")
+    assert client.networks.prune()["NetworksDeleted"] == ["unused"]
+    box = client.containers.create("bb", "true", ports={"80/tcp": 18080, "81/udp": None})
+    assert box.attrs["HostConfig"]["PortBindings"]["80/tcp"][0]["HostPort"] == "18080"
+    box.remove()
+
+
 def swarm():
     raises(APIError, 503, client.nodes.list)
     raises(APIError, 503, client.services.list)
@@ -287,7 +315,7 @@ def many_at_once():
 
 failed = 0
 for area in [system, run_and_logs, follow_and_attach, lifecycle, wait_conditions, execs, archives, images, volumes,
-             events, swarm, many_at_once]:
+             events, networks, swarm, many_at_once]:
     began = time.time()
     try:
         area()

@@ -76,6 +76,31 @@ volume rm vol
 run --rm --network none --restart always bb true
 run --name bad/name --network none bb true
 run --rm --network none --pull never nosuchimage
+network create --subnet 10.9.0.0/24 --label a=b n0 extra
+@network create --subnet 10.9.0.0/24 --label a=b n1
+network create --subnet 10.9.0.0/24 n2
+network create n1
+@network ls
+network ls --format '{{.Name}} {{.Driver}} {{.Scope}}'
+network inspect -f '{{.Name}} {{.Driver}} {{json .IPAM.Config}} {{.Labels}}' n1
+network inspect nope
+run --rm --network n1 --ip 10.9.0.7 bb sh -c 'ip -4 -o addr show eth0; ip route'
+run --rm --network nope bb true
+@run -d --name web --network n1 --network-alias w --ip 10.9.0.9 -p 127.0.0.1:8080:80 bb sleep 1000
+@run --rm --network n1 bb ping -c 1 -W 5 w
+port web
+ps --filter name=web --format {{.Ports}}
+network inspect -f '{{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}' n1
+inspect -f '{{(index .NetworkSettings.Networks "n1").IPAddress}}' web
+@network create --subnet 10.10.0.0/24 n3
+network connect --alias again n3 web
+inspect -f '{{range $name, $e := .NetworkSettings.Networks}}{{$name}} {{$e.IPAddress}} {{end}}' web
+network disconnect n3 web
+network disconnect n3 web
+network rm n1
+@rm -f web
+network rm n1 n3
+@network prune -f
 create --name k1 --network none bb false
 start -a k1
 port k1
