@@ -208,11 +208,18 @@ impl Filter {
     pub fn redirect(&self, from: (Ipv4Addr, u16), to: &[(Protocol, u16)]) -> Result<()> {
         let to: Vec<(u8, u16)> =
             to.iter().map(|(protocol, port)| (*protocol as u8, *port)).collect();
-        let action = format!("replace nftables table {}", self.table);
-        let mut batch = transaction(&action, |batch| {
-            rules::write_redirect(batch, &self.table, from, &to);
-        });
-        self.socket.transact(&mut batch, |_| ())
+        let make = |exclusive: bool| {
+            let action = format!("create nftables table {}", self.table);
+            let mut batch = transaction(&action, |batch| {
+                rules::write_redirect(batch, &self.table, from, &to, exclusive);
+            });
+            self.socket.transact(&mut batch, |_| ())
+        };
+        match make(true) {
+            // To replace one costs a wait when the socket is closed.
+            Err(e) if e.errno() == Some(Errno::EXIST) => make(false),
+            other => other,
+        }
     }
 
     /// Removes the table with all that is in it.

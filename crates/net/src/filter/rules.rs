@@ -185,19 +185,22 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
 }
 
 /// A table that leads what this host itself sends to one port of one of its addresses to others there.
+/// It may not be there before (`exclusive`), or is replaced.
 pub(super) fn write_redirect(
     batch: &mut Batch,
     table: &str,
     (address, port): (std::net::Ipv4Addr, u16),
     to: &[(u8, u16)],
+    exclusive: bool,
 ) {
     let about = |what: &str| format!("create {what} of nftables table {table}");
-    message(batch, NEW_TABLE, CREATE, format!("create nftables table {table}"));
-    batch.text(1, table);
-    // Of a server that was killed.
-    message(batch, DELETE_TABLE, 0, format!("replace nftables table {table}"));
-    batch.text(1, table);
-    message(batch, NEW_TABLE, CREATE, format!("create nftables table {table}"));
+    if !exclusive {
+        message(batch, NEW_TABLE, CREATE, about("a table"));
+        batch.text(1, table);
+        message(batch, DELETE_TABLE, 0, format!("replace nftables table {table}"));
+        batch.text(1, table);
+    }
+    message(batch, NEW_TABLE, CREATE | EXCL, format!("create nftables table {table}"));
     batch.text(1, table);
     message(batch, NEW_CHAIN, CREATE | EXCL, about("chain output"));
     batch.text(1, table);
