@@ -412,7 +412,7 @@ impl Engine {
 
     /// Removes a container and everything that is only its own.
     pub fn remove(&self, name: &str, options: RemoveOptions) -> Result<()> {
-        let record = self.current(name)?;
+        let record = self.settled(name)?;
         if record.state.is_live() {
             if !options.force {
                 let (what, how) = if record.state == State::Paused {
@@ -444,6 +444,20 @@ impl Engine {
             self.store().empty_trash_now()?;
         }
         Ok(())
+    }
+
+    /// The present state of a container, once a start whose starter was killed is through: the keeper
+    /// may still be at it, and would have a container that nobody knows.
+    fn settled(&self, name: &str) -> Result<Record> {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        loop {
+            let record = self.current(name)?;
+            if record.state.is_live() || !self.has_processes(&record) || Instant::now() > deadline {
+                return Ok(record);
+            }
+            self.reconcile_all()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Removes a container that does not run. Goes on after an error and reports all;
@@ -510,11 +524,23 @@ impl Engine {
             pruned.deleted.push(record.id);
             pruned.space_reclaimed += size;
         }
+        self.remove_nobodys()?;
         self.store().empty_trash_now()?;
         if !pruned.deleted.is_empty() {
             self.note_prune("container", pruned.space_reclaimed)?;
         }
         Ok(pruned)
+    }
+
+    /// Removes what `create` has left where it was killed before it could write the container down. In
+    /// the first minute it may only be slow.
+    fn remove_nobodys(&self) -> Result<()> {
+        for id in self.store().container_directories(Duration::from_secs(60))? {
+            if record::by_id(self.db(), &id)?.is_none() {
+                self.store().remove_container_directory(&id)?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn note_prune(&self, kind: &str, reclaimed: u64) -> Result<()> {

@@ -5,6 +5,7 @@
 //! idempotent, and several processes may do it at once.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use keeper::protocol::{Exit, Running};
@@ -123,10 +124,10 @@ impl Engine {
             if live.iter().any(|r| r.id == *id) {
                 continue;
             }
-            self.store().db().transaction(|tx| -> Result<()> {
-                let Some(mut record) = record::by_id(tx, id)? else { return Ok(()) };
+            let known = self.store().db().transaction(|tx| -> Result<bool> {
+                let Some(mut record) = record::by_id(tx, id)? else { return Ok(false) };
                 if record.state.is_live() || record.started_ns >= now.started_at {
-                    return Ok(());
+                    return Ok(true);
                 }
                 record.state = State::Running;
                 record.pid = now.pid;
@@ -134,8 +135,17 @@ impl Engine {
                 record.boot_id = boot_id();
                 record.started_ns = now.started_at;
                 record::update(tx, &record)?;
-                events::note_container(tx, now.started_at, "start", &record, &[])
+                events::note_container(tx, now.started_at, "start", &record, &[])?;
+                Ok(true)
             })?;
+            if !known {
+                // Removed while a start of it was still under way: nobody else will end it.
+                let identity =
+                    runtime::state::ProcessIdentity { pid: now.pid, start_time: now.start_time };
+                if let Ok(pidfd) = identity.open() {
+                    let _ = sys::pidfd::send_signal(pidfd.as_fd(), 9);
+                }
+            }
         }
         self.release_stale()?;
         Ok(running)

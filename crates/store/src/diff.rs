@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use oci::limits;
 use oci::tar::TarWriter;
@@ -87,6 +88,21 @@ impl Store {
     pub fn remove_container_directory(&self, id: &str) -> Result<()> {
         self.writable_store()?;
         self.discard(&self.container_directory(id))
+    }
+
+    /// The ids of containers that have a directory which nobody has touched for so long.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn container_directories(&self, untouched: Duration) -> Result<Vec<String>> {
+        let directory = self.root().join("containers");
+        let mut names = self.directory_names("containers")?;
+        names.retain(|name| {
+            std::fs::symlink_metadata(directory.join(name))
+                .and_then(|found| found.modified())
+                .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > untouched))
+        });
+        Ok(names)
     }
 
     /// Deletes what removals have put into the trash.

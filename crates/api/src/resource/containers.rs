@@ -34,7 +34,15 @@ pub(crate) async fn create(mut request: Request, server: &Server) -> Outcome {
     };
     wanted.name = request.query().text("name").map(|n| n.trim_start_matches('/').to_owned());
     wanted.platform = request.query().text("platform").map(str::to_owned);
-    let created = server.work.ask(move |engine| engine.create(wanted)).await?;
+    let created = server.work.ask(move |engine| engine.create(wanted)).await;
+    // Clients take 404 for a missing image, and pull it; other things that are missing are the
+    // request's mistake.
+    let created = created.map_err(|failure| match failure.status {
+        StatusCode::NOT_FOUND if !failure.message.starts_with("No such image") => {
+            Failure::invalid(failure.message)
+        }
+        _ => failure,
+    })?;
     Ok(json_with(StatusCode::CREATED, &created))
 }
 

@@ -37,6 +37,10 @@ impl Verb for Args {
                 }
             }
         }
+        if failed && context.is_docker() {
+            // Its last word, for a status that it has no message for.
+            context::note("exit status 1");
+        }
         all_or_one(failed)
     }
 }

@@ -110,7 +110,12 @@ impl Engine {
 
     /// The binary, for this engine.
     pub(crate) fn command(&self) -> Command {
-        let mut command = self.host.command(env!("CARGO_BIN_EXE_wherry"));
+        self.command_as(env!("CARGO_BIN_EXE_wherry"))
+    }
+
+    /// The binary by another path, for this engine.
+    pub(crate) fn command_as(&self, program: &str) -> Command {
+        let mut command = self.host.command(program);
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
