@@ -187,7 +187,11 @@ impl Engine {
         for endpoint in rows {
             let mut network = self.network_of(&endpoint)?;
             if network.name == DEFAULT {
-                network = self.bring_default_up(host, network)?;
+                // Some hosts let nobody make bridges.
+                network = self.bring_default_up(host, network).map_err(|e| Error {
+                    message: format!("{}; --network none does without", e.message),
+                    ..e
+                })?;
             }
             let wanted = read_wanted(&endpoint);
             joined.push(Joined {
