@@ -412,7 +412,7 @@ impl Engine {
 
     /// Removes a container and everything that is only its own.
     pub fn remove(&self, name: &str, options: RemoveOptions) -> Result<()> {
-        let record = self.current(name)?;
+        let record = self.settle_start(self.current(name)?)?;
         if record.state.is_live() {
             if !options.force {
                 let (what, how) = if record.state == State::Paused {
@@ -444,6 +444,33 @@ impl Engine {
             self.store().empty_trash_now()?;
         }
         Ok(())
+    }
+
+    /// Waits for the outcome of a start under way. When the process that starts a container was killed
+    /// the keeper may still be at it, and a record that is removed meanwhile would leave a container
+    /// nobody knows.
+    fn settle_start(&self, record: Record) -> Result<Record> {
+        /// The keeper takes less from getting a start to the container's first process.
+        const GRACE: Duration = Duration::from_millis(100);
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let starts = store::network::starts(self.db())?;
+        let starter = starts.into_iter().find(|(container, ..)| *container == record.id);
+        let Some((_, pid, start_time)) = starter.filter(|_| !record.state.is_live()) else {
+            return Ok(record);
+        };
+        let begin = Instant::now();
+        loop {
+            if self.keeper().list()?.iter().any(|running| running.id == record.id) {
+                self.reconcile_all()?;
+                return self.current(&record.id);
+            }
+            let waited = begin.elapsed();
+            let at_it = ProcessIdentity { pid, start_time }.alive() || self.has_processes(&record);
+            if waited > if at_it { PATIENCE } else { GRACE } {
+                return self.current(&record.id);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Removes a container that does not run. Goes on after an error and reports all;
