@@ -546,6 +546,15 @@ impl Engine {
         pids().is_ok_and(|pids| !pids.is_empty())
     }
 
+    /// Whether the container's specification is so new that the keeper may not have looked at the start
+    /// yet that it was written for.
+    pub(crate) fn was_written_lately(&self, record: &Record) -> bool {
+        const LATELY: std::time::Duration = std::time::Duration::from_millis(500);
+        let directory = self.store().container_directory(&record.id).join("config.json");
+        let written = std::fs::metadata(directory).and_then(|m| m.modified());
+        written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < LATELY))
+    }
+
     /// Makes the container's cgroup, or takes the one that was `placed` there by the keeper, and
     /// sets its limits.
     fn make_cgroup(&self, record: &Record, placed: bool) -> Result<Cgroup> {

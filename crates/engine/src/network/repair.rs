@@ -46,7 +46,7 @@ impl Engine {
             // When the starter was killed the keeper may still be at it.
             let under_way = || -> Result<bool> {
                 let Some(record) = record::by_id(db, &container)? else { return Ok(false) };
-                Ok(self.has_processes(&record))
+                Ok(self.has_processes(&record) || self.was_written_lately(&record))
             };
             if starter.alive() || under_way()? {
                 now.insert(container);
