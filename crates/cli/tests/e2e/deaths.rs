@@ -203,3 +203,30 @@ fn a_short_run_is_written_down_once_whoever_looks() {
     watcher.wait().unwrap();
     e.finish();
 }
+
+/// A `create` that was killed before it wrote the container down leaves a directory of nobody.
+#[test]
+fn directories_of_nobody_go_with_a_prune() {
+    let e = Engine::new();
+    e.ok(["create", "--name", "c1", "bb", "true"]);
+    let containers = e.data_root().join("containers");
+    let make = |digit: &str| {
+        let path = containers.join(digit.repeat(64));
+        std::fs::create_dir(&path).unwrap();
+        path
+    };
+    let age = |path: &std::path::Path| {
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        std::fs::File::open(path).unwrap().set_modified(old).unwrap();
+    };
+    let (old, new) = (make("a"), make("b"));
+    let own = containers.join(e.inspect("{{.Id}}", "c1"));
+    age(&old);
+    age(&own);
+    e.ok(["container", "prune", "-f", "--filter", "label=nobody"]);
+    assert!(!old.exists() && new.exists() && own.exists());
+    age(&new);
+    e.ok(["container", "prune", "-f"]);
+    assert!(!new.exists() && !own.exists());
+    e.finish();
+}
