@@ -9,15 +9,17 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use engine::{AttachOptions, Attachment, Frame, LogLine, StreamKind};
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::answer::{self, Answer};
@@ -53,22 +55,46 @@ pub(crate) enum Channel {
     Body(AsyncWriter),
 }
 
+/// A connection of any kind.
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
 /// Where a stream goes.
 pub(crate) enum Line {
-    Connection(TokioIo<Upgraded>),
+    Connection(Box<dyn Connection>),
     Body(AsyncWriter),
 }
 
 impl Channel {
-    /// Waits until the answer is sent. What is written before that may get lost in clients that read the
-    /// answer's head through a buffer.
+    /// Waits until the answer is sent, and read.
     pub(crate) async fn ready(self) -> io::Result<Line> {
-        Ok(match self {
-            Channel::Upgraded(upgrade) => {
-                Line::Connection(TokioIo::new(upgrade.await.map_err(io::Error::other)?))
+        let upgraded = match self {
+            Channel::Upgraded(upgrade) => upgrade.await.map_err(io::Error::other)?,
+            Channel::Body(writer) => return Ok(Line::Body(writer)),
+        };
+        match upgraded.downcast::<TokioIo<UnixStream>>() {
+            Ok(parts) => {
+                let stream = parts.io.into_inner();
+                until_read(&stream).await;
+                let (read, write) = stream.into_split();
+                // What the client sent before it had the answer comes first.
+                let read = io::Cursor::new(parts.read_buf).chain(read);
+                Ok(Line::Connection(Box::new(tokio::io::join(read, write))))
             }
-            Channel::Body(writer) => Line::Body(writer),
-        })
+            Err(other) => Ok(Line::Connection(Box::new(TokioIo::new(other)))),
+        }
+    }
+}
+
+/// Waits until the client has read the answer's head, a tenth of a second at the most. Some clients
+/// read it through a buffer that they throw away, and what came with it is lost to them: docker-py is one.
+async fn until_read(stream: &UnixStream) {
+    for _ in 0..100 {
+        match sys::socket::unread(stream.as_fd()) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
     }
 }
 

@@ -413,6 +413,15 @@ impl Engine {
     /// Removes a container and everything that is only its own.
     pub fn remove(&self, name: &str, options: RemoveOptions) -> Result<()> {
         let record = self.settled(name)?;
+        if record.state == State::Restarting && !options.force {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "cannot remove container \"{name}\": container is restarting: stop the container \
+                     before removal or force remove"
+                ),
+            ));
+        }
         if record.state.is_live() {
             if !options.force {
                 let (what, how) = if record.state == State::Paused {

@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -10,7 +10,7 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
-use crate::{Errno, Result};
+use crate::{Errno, Result, check};
 
 /// The kernel's limit of descriptors in one message.
 pub const MAX_FDS: usize = 253;
@@ -21,6 +21,15 @@ const CONTROL: usize = 1040;
 /// A pair of connected sockets that keep message boundaries.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// What was sent over a Unix socket and not yet read by the other side, in bytes of the kernel's memory:
+/// 0 when all was read.
+pub fn unread(socket: BorrowedFd<'_>) -> Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ writes one int, to which the pointer leads.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ as _, &raw mut bytes) }.into())?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
 /// Sends `bytes` and `fds` as one message.

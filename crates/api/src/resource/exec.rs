@@ -49,8 +49,9 @@ pub(crate) async fn start(mut request: Request, server: &Server, id: &str) -> Ou
         server.work.ask(move |engine| engine.start_exec(&exec, true, size)).await?;
         return Ok(empty(StatusCode::OK));
     }
-    let tty = known.process_config.tty;
-    let content_type = hijack::content_type(tty || wanted.tty, request.version);
+    // Whoever starts it says how the stream is to be, whatever the process has.
+    let tty = wanted.tty;
+    let content_type = hijack::content_type(tty, request.version);
     let (channel, answer) = hijack::open(&mut request, content_type);
     // Heard from before the start: a client tells the size as soon as it has the answer.
     let sizes = server.waiting.terminal(id);

@@ -147,6 +147,9 @@ def execs():
     assert said.output == b"ann\n", said
     assert box.exec_run("pwd", workdir="/tmp").output == b"/tmp\n"
     assert b"/dev/pts" in box.exec_run("tty", tty=True).output
+    # Who starts it without a terminal gets headers, though the process has one.
+    ident = api.exec_create(box.id, ["echo", "hello"], tty=True)["Id"]
+    assert api.exec_start(ident) == b"hello\r\n"
     _, stream = box.exec_run("seq 3", stream=True)
     assert b"".join(stream) == b"1\n2\n3\n"
     _, socket = box.exec_run("cat", stdin=True, socket=True)
@@ -169,6 +172,15 @@ def execs():
     raises(NotFound, 404, api.exec_inspect, "../../x")
     code, output = box.exec_run("nosuchprogram")
     assert code == 127 and b"not found" in output, (code, output)
+    again = client.containers.run("bb", "false", detach=True, restart_policy={"Name": "always"}, **NONE)
+    for _ in range(200):
+        again.reload()
+        if again.status == "restarting":
+            break
+        time.sleep(0.02)
+    assert again.status == "restarting", again.status
+    raises(APIError, 409, again.remove)
+    again.remove(force=True)
     raises(APIError, 400, api.exec_start, api.exec_create(box.id, "nosuchprogram")["Id"], detach=True)
     box.remove(force=True)
     raises(NotFound, 404, api.exec_inspect, ident)
