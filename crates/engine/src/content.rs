@@ -173,15 +173,21 @@ impl Engine {
         }
         let config = self.commit_config(&record, parent.as_ref(), &options)?;
         let frozen = options.pause && record.state == State::Running;
-        let cgroup = if frozen { Some(record.open_cgroup()?) } else { None };
+        // One that ends meanwhile needs no pause, and has no cgroup any more.
+        let unless_ended = |result: Result<()>| match result {
+            Err(_) if !record.identity().alive() => Ok(()),
+            other => other,
+        };
+        let cgroup = frozen.then(|| record.open_cgroup()).transpose();
+        let cgroup = if record.identity().alive() { cgroup? } else { None };
         if let Some(cgroup) = &cgroup {
-            cgroup.freeze()?;
+            unless_ended(cgroup.freeze().map_err(Error::from))?;
         }
         let layer = self.store().writable(&record.id)?;
         let image =
             self.store().commit(&layer, parent.as_ref(), config, reference.as_ref(), &mut ());
         if let Some(cgroup) = &cgroup {
-            cgroup.thaw()?;
+            unless_ended(cgroup.thaw().map_err(Error::from))?;
         }
         let image = image?;
         let id = image.id.to_string();
