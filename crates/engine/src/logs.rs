@@ -1,6 +1,6 @@
 //! `logs`: a container's journal, read back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,7 +10,7 @@ use rustix::fs::inotify;
 
 use crate::engine::{Engine, LogLine, LogOptions, StreamKind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::LogConfig;
+use crate::types::{ContainerInspect, LogConfig};
 
 /// Reads a size such as `10m`; bytes.
 fn size(text: &str) -> Option<u64> {
@@ -265,6 +265,35 @@ impl Engine {
                 _ => return Ok(()),
             }
         }
+    }
+}
+
+impl ContainerInspect {
+    /// What `logs --details` puts before each line: the labels and variables that the log options name,
+    /// as `a=b,c=d`.
+    pub fn log_details(&self) -> String {
+        let options = &self.host_config.log_config.config;
+        let names = |key: &str| -> Vec<String> {
+            options
+                .get(key)
+                .map(|v| v.split(',').map(ToOwned::to_owned).collect())
+                .unwrap_or_default()
+        };
+        let mut all = BTreeMap::new();
+        for name in names("labels") {
+            if let Some(value) = self.config.labels.get(&name) {
+                all.insert(name, value.clone());
+            }
+        }
+        let wanted = names("env");
+        for entry in self.config.env.iter().flatten() {
+            if let Some((name, value)) = entry.split_once('=')
+                && wanted.iter().any(|w| w == name)
+            {
+                all.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        all.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
     }
 }
 

@@ -158,7 +158,7 @@ pub(crate) async fn logs(request: Request, server: &Server, id: &str) -> Outcome
     let lines = Lines {
         tty,
         timestamps,
-        details: details.then(|| detail(&container)),
+        details: details.then(|| container.log_details()),
         open: (false, false),
     };
     tokio::spawn(follow(server.clone(), reader, lines, writer));
@@ -172,30 +172,6 @@ struct Lines {
     details: Option<String>,
     /// The last piece of each output was part of a line: the next one goes on with it.
     open: (bool, bool),
-}
-
-/// The attributes that `--details` shows.
-fn detail(container: &ContainerInspect) -> String {
-    let config = &container.host_config.log_config.config;
-    let mut pairs = Vec::new();
-    let chosen = |key: &str| {
-        config.get(key).map(|list| list.split(',').map(str::to_owned).collect::<Vec<_>>())
-    };
-    for label in chosen("labels").unwrap_or_default() {
-        if let Some(value) = container.config.labels.get(&label) {
-            pairs.push(format!("{label}={value}"));
-        }
-    }
-    for name in chosen("env").unwrap_or_default() {
-        let found = container.config.env.iter().flatten().find_map(|e| {
-            e.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
-        });
-        if let Some(value) = found {
-            pairs.push(format!("{name}={value}"));
-        }
-    }
-    pairs.sort();
-    pairs.join(",")
 }
 
 impl Lines {

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use engine::types::ContainerInspect;
 use engine::{LogOptions, StreamKind};
 
 use super::one;
@@ -79,7 +78,7 @@ impl Verb for Args {
         };
         let engine = context.engine()?;
         let details = match self.details {
-            true => Some(details(&engine.inspect(name, false)?)),
+            true => Some(engine.inspect(name, false)?.log_details()),
             false => None,
         };
         let mut broken: Option<std::io::Error> = None;
@@ -127,27 +126,4 @@ impl Verb for Args {
         out.flush()?;
         Ok(0)
     }
-}
-
-/// The labels and variables that the log options ask for, as `a=b,c=d`.
-fn details(found: &ContainerInspect) -> String {
-    let options = &found.host_config.log_config.config;
-    let names = |key: &str| -> Vec<String> {
-        options.get(key).map(|v| v.split(',').map(ToOwned::to_owned).collect()).unwrap_or_default()
-    };
-    let mut all = std::collections::BTreeMap::new();
-    for name in names("labels") {
-        if let Some(value) = found.config.labels.get(&name) {
-            all.insert(name, value.clone());
-        }
-    }
-    let wanted = names("env");
-    for entry in found.config.env.iter().flatten() {
-        if let Some((name, value)) = entry.split_once('=')
-            && wanted.iter().any(|w| w == name)
-        {
-            all.insert(name.to_owned(), value.to_owned());
-        }
-    }
-    all.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
 }
