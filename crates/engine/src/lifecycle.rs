@@ -474,11 +474,12 @@ impl Engine {
     pub(crate) fn remove_record(&self, record: &Record, volumes: bool) -> Result<()> {
         let mut problems = Vec::new();
         self.remove_foreign(record, &mut problems);
-        if let Some(path) = record.run.cgroup.as_deref().filter(|p| !p.is_empty()) {
-            let removed = CgroupRoot::detect().and_then(|root| Cgroup::open(&root, path)?.remove());
-            if let Err(e) = removed {
-                problems.push(e.to_string());
-            }
+        // By its name, not as the record has it: a start that was killed has made groups it never
+        // wrote down.
+        let path = self.cgroup_path(record);
+        let removed = CgroupRoot::detect().and_then(|root| Cgroup::open(&root, &path)?.remove());
+        if let Err(e) = removed {
+            problems.push(e.to_string());
         }
         // The record goes first: a container that is half gone must not be started.
         self.store().db().transaction(|tx| -> Result<()> {
@@ -541,14 +542,18 @@ impl Engine {
         Ok(pruned)
     }
 
-    /// Removes what `create` has left where it was killed before it could write the container down. In
-    /// the first minute it may only be slow.
+    /// Removes what `create` has left where it was killed before it could write the container down, and
+    /// the cgroups of engines that are gone with their data. In the first minute somebody may only be
+    /// slow.
     fn remove_nobodys(&self) -> Result<()> {
-        for id in self.store().container_directories(Duration::from_secs(60))? {
+        const SLOW: Duration = Duration::from_secs(60);
+        for id in self.store().container_directories(SLOW)? {
             if record::by_id(self.db(), &id)?.is_none() {
                 self.store().remove_container_directory(&id)?;
             }
         }
+        let is_id = |name: &str| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        Cgroup::sweep(&CgroupRoot::detect()?, crate::start::CGROUP_PARENT, SLOW, is_id);
         Ok(())
     }
 

@@ -26,6 +26,9 @@ use crate::resume::Resume;
 use crate::spec::{self, Facts, Security};
 use crate::user;
 
+/// Where containers' cgroups are, unless `--cgroup-parent` says otherwise.
+pub(crate) const CGROUP_PARENT: &str = "wherry";
+
 /// Who takes care of a container's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Starter {
@@ -266,8 +269,8 @@ impl Engine {
             record.run.gave_up = false;
             record.restarts = 0;
         }
-        self.store().db().transaction(|tx| -> Result<()> {
-            let Some(now) = record::by_id(tx, &record.id)? else { return Ok(()) };
+        let there = self.store().db().transaction(|tx| -> Result<bool> {
+            let Some(now) = record::by_id(tx, &record.id)? else { return Ok(false) };
             let known = now.started_ns >= at;
             if known {
                 // Somebody else saw this run before we could write it down, perhaps its end, too.
@@ -285,8 +288,27 @@ impl Engine {
             if let Some(attached) = &attached {
                 self.networks_started(tx, record, attached, at)?;
             }
-            if known { Ok(()) } else { events::note_container(tx, at, "start", record, &[]) }
+            if !known {
+                events::note_container(tx, at, "start", record, &[])?;
+            }
+            Ok(true)
         })?;
+        if !there {
+            // A short run with `--rm` is over, or somebody has removed it while it was being started.
+            let identity =
+                runtime::state::ProcessIdentity { pid: record.pid, start_time: record.start_time };
+            let pidfd = identity.open();
+            if let Ok(pidfd) = &pidfd {
+                let _ = sys::pidfd::send_signal(pidfd.as_fd(), 9);
+            }
+            let _ = cgroup.remove();
+            if pidfd.is_ok() || !record.definition.host.auto_remove {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("container {} was removed while it was being started", record.name),
+                ));
+            }
+        }
         Ok(attachment)
     }
 
@@ -534,9 +556,9 @@ impl Engine {
     }
 
     /// Below the root of each hierarchy, without a slash in front.
-    fn cgroup_path(&self, record: &Record) -> String {
+    pub(crate) fn cgroup_path(&self, record: &Record) -> String {
         let parent = record.definition.host.cgroup_parent.trim_matches('/');
-        let parent = if parent.is_empty() { "wherry" } else { parent };
+        let parent = if parent.is_empty() { CGROUP_PARENT } else { parent };
         format!("{parent}/{}", record.id)
     }
 

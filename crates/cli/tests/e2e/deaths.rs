@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::harness::{Engine, text, until};
+use crate::harness::{Engine, all_cgroups, cgroups_of, text, until};
 
 fn kill9(pid: i32) {
     Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
@@ -153,6 +153,31 @@ fn a_start_killed_anywhere_can_be_repeated() {
         assert_eq!(e.inspect("{{.State.Running}}", "c1"), "true");
         e.ok(["kill", "c1"]);
     }
+    e.finish();
+}
+
+/// What a killed start has made goes with the container, whatever the record knew of it.
+#[test]
+fn a_killed_start_leaves_no_cgroup() {
+    let e = Engine::new();
+    let nothing: Vec<std::path::PathBuf> = Vec::new();
+    for delay in [1, 3, 6, 9, 12, 15, 20, 30] {
+        let id = e.ok(["create", "bb", "sleep", "1000"]);
+        let mut child = e.spawn(["start", &id]);
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        let _ = child.kill();
+        child.wait().unwrap();
+        e.ok(["rm", "-f", &id]);
+        until("its cgroup is gone", || cgroups_of(&id) == nothing);
+    }
+    // As it is left where the kill came between the groups and the keeper.
+    let id = e.ok(["create", "bb", "true"]);
+    for parent in all_cgroups() {
+        std::fs::create_dir_all(parent.join("wherry").join(&id)).unwrap();
+    }
+    assert_ne!(cgroups_of(&id), nothing);
+    e.ok(["rm", &id]);
+    assert_eq!(cgroups_of(&id), nothing);
     e.finish();
 }
 

@@ -306,16 +306,18 @@ impl Drop for Engine {
     }
 }
 
+/// The root of every cgroup hierarchy.
+pub(crate) fn all_cgroups() -> Vec<PathBuf> {
+    let top = PathBuf::from("/sys/fs/cgroup");
+    if top.join("cgroup.procs").exists() {
+        return vec![top];
+    }
+    let below = fs::read_dir(top).into_iter().flatten().flatten().map(|e| e.path());
+    below.filter(|path| path.join("cgroup.procs").exists()).collect()
+}
+
 /// Cgroup directories named after a container.
 pub(crate) fn cgroups_of(id: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
-    roots.extend(fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path()));
-    for root in roots {
-        let path = root.join("wherry").join(id);
-        if path.is_dir() {
-            found.push(path);
-        }
-    }
-    found
+    let named = all_cgroups().into_iter().map(|root| root.join("wherry").join(id));
+    named.filter(|path| path.is_dir()).collect()
 }

@@ -11,6 +11,7 @@ mod realtime;
 mod root;
 mod stats;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -183,6 +184,35 @@ impl Cgroup {
             cgroup.v2 = Some(v2_group(mount_point, dir));
         }
         Ok(cgroup)
+    }
+
+    /// Removes the groups right below `parent` that `lost` knows by their names, that were made longer
+    /// than `untouched` ago, and that neither hold a process nor have one below them.
+    pub fn sweep(
+        root: &CgroupRoot,
+        parent: &str,
+        untouched: Duration,
+        lost: impl Fn(&str) -> bool,
+    ) {
+        let mut names = BTreeSet::new();
+        for mount_point in root.mount_points() {
+            let parent = mount_point.join(root::clean(parent));
+            for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+                let age = entry.metadata().and_then(|m| m.modified()).map(|at| at.elapsed());
+                if let Ok(name) = entry.file_name().into_string()
+                    && matches!(age, Ok(Ok(age)) if age > untouched)
+                    && lost(&name)
+                {
+                    names.insert(name);
+                }
+            }
+        }
+        for name in names {
+            let Ok(cgroup) = Cgroup::open(root, &format!("{parent}/{name}")) else { continue };
+            if cgroup.pids().is_ok_and(|pids| pids.is_empty()) {
+                let _ = cgroup.try_remove();
+            }
+        }
     }
 
     /// The path below the hierarchies, without a leading slash.
