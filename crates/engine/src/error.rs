@@ -76,7 +76,7 @@ impl Error {
 
 impl From<rusqlite::Error> for Error {
     fn from(e: rusqlite::Error) -> Self {
-        Self::system("state database", e)
+        store::Error::from(e).into()
     }
 }
 

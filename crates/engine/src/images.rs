@@ -393,14 +393,16 @@ impl Engine {
         let mut list = Vec::new();
         for step in removed {
             list.push(match step {
-                Removed::Untagged(name) => {
-                    self.note_image("untag", &name, &name)?;
+                Removed::Untagged(name, id) => {
+                    self.note_image("untag", &id.to_string(), &name)?;
                     ImageDelete::Untagged(name)
                 }
-                Removed::Deleted(digest) => {
-                    self.note_image("delete", &digest.to_string(), "")?;
-                    ImageDelete::Deleted(digest.to_string())
+                Removed::Image(id) => {
+                    let id = id.to_string();
+                    self.note_image("delete", &id, &id)?;
+                    ImageDelete::Deleted(id)
                 }
+                Removed::Layers(id) => ImageDelete::Deleted(id.to_string()),
             });
         }
         Ok(list)

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
-use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::{AtFlags, FallocateFlags, Timespec, Timestamps, UTIME_NOW};
 
 use crate::error::io;
 use crate::{Durability, Error, Result};
@@ -18,6 +18,10 @@ use crate::{Durability, Error, Result};
 const BUSY: Duration = Duration::from_secs(20);
 /// The log is moved into the database when it is larger than this, by a verb that has time.
 const LARGE_LOG: u64 = 4 << 20;
+
+/// How much of the log's room ahead is the disk's own already, at the least and when it is renewed: so
+/// that on a full disk containers can still be stopped and removed. A transaction takes some 20 KiB.
+const AHEAD: std::ops::Range<u64> = 512 << 10..1 << 20;
 
 /// Each step brings the schema from version `n` to `n + 1`; never change one that was released.
 const MIGRATIONS: &[&str] =
@@ -63,7 +67,31 @@ impl Database {
                 });
             }
         }
+        if !read_only {
+            database.reserve();
+        }
         Ok(database)
+    }
+
+    /// Has the file system reserve what the log will need next. Where that cannot be, or the disk is
+    /// full, there is what was reserved before, or nothing.
+    fn reserve(&self) {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(found) = std::fs::metadata(self.log()) else { return };
+        let reserved = found.blocks().saturating_mul(512);
+        if reserved < found.len().saturating_add(AHEAD.start)
+            && let Ok(log) = std::fs::OpenOptions::new().write(true).open(self.log())
+        {
+            let length = found.len().saturating_add(AHEAD.end);
+            let _ = rustix::fs::fallocate(&log, FallocateFlags::KEEP_SIZE, 0, length);
+        }
+    }
+
+    /// The write-ahead log's path.
+    fn log(&self) -> PathBuf {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        log.into()
     }
 
     fn version(&self) -> Result<i64> {
@@ -113,6 +141,7 @@ impl Database {
         let value = f(&transaction)?;
         transaction.commit().map_err(Error::from)?;
         self.tell();
+        self.reserve();
         Ok(value)
     }
 
@@ -134,9 +163,7 @@ impl Database {
         if self.durability == Durability::None {
             return Ok(());
         }
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        match File::open(&log) {
+        match File::open(self.log()) {
             Ok(file) => file.sync_data().map_err(io(|| format!("syncing {}", self.path.display()))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(io(|| format!("opening the log of {}", self.path.display()))(error)),
@@ -149,9 +176,7 @@ impl Database {
     /// # Errors
     /// Those of the database.
     pub fn checkpoint_if_large(&self) -> Result<()> {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        match std::fs::metadata(&log) {
+        match std::fs::metadata(self.log()) {
             Ok(metadata) if metadata.len() > LARGE_LOG => self.checkpoint(),
             _ => Ok(()),
         }
@@ -176,8 +201,12 @@ impl Database {
         });
         let normal = if self.durability == Durability::None { "OFF" } else { "NORMAL" };
         self.connection.pragma_update(None, "synchronous", normal)?;
-        begun?;
-        Ok(())
+        self.reserve();
+        match begun {
+            // The log stays as it is, and whole.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+            begun => Ok(begun.map(drop)?),
+        }
     }
 
     /// The files of the database, for accounting.

@@ -113,7 +113,7 @@ pub enum Error {
     ImageFs(erofs::Error),
     /// The state database failed.
     #[error("state database: {0}")]
-    Database(#[from] rusqlite::Error),
+    Database(rusqlite::Error),
     /// A mount could not be made.
     #[error("cannot mount {what}: {source}{log}")]
     Mount {
@@ -132,6 +132,17 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => {
+                Self::NoSpace { what: "writing the state database".to_owned() }
+            }
+            _ => Self::Database(error),
+        }
+    }
 }
 
 impl From<erofs::Error> for Error {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use oci::config::{History, ImageConfig};
-use oci::{ChainId, DiffId, Digest, ImageId, Reference, limits};
+use oci::{ChainId, DiffId, ImageId, Reference, limits};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::layer::{LayerInfo, insert_layer};
@@ -50,10 +50,12 @@ pub struct HistoryEntry {
 /// Something that a removal did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
-    /// This name, in its familiar form, no longer exists.
-    Untagged(String),
-    /// This image, or layer, no longer exists.
-    Deleted(Digest),
+    /// This name, in its familiar form, no longer names the image.
+    Untagged(String, ImageId),
+    /// This image no longer exists.
+    Image(ImageId),
+    /// No image has these layers any more.
+    Layers(ChainId),
 }
 
 /// What is needed to add an image.

@@ -125,7 +125,7 @@ impl Store {
                 }
                 for reference in &going {
                     untag(tx, reference)?;
-                    removed.push(Removed::Untagged(reference.familiar()));
+                    removed.push(Removed::Untagged(reference.familiar(), id));
                 }
                 if !child {
                     delete(tx, &id, no_prune, &mut removed, &mut chains)?;
@@ -133,29 +133,13 @@ impl Store {
             } else {
                 for reference in &going {
                     untag(tx, reference)?;
-                    removed.push(Removed::Untagged(reference.familiar()));
+                    removed.push(Removed::Untagged(reference.familiar(), id));
                 }
             }
             Ok(())
         })?;
         self.finish_removal(chains, &mut removed)?;
         Ok(removed)
-    }
-
-    /// Removes a name without ever removing the image.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchImage`].
-    pub fn untag(&self, reference: &Reference) -> Result<Removed> {
-        self.writable_store()?;
-        let reference = reference.clone().or_latest();
-        self.database.transaction(|tx| {
-            if untag(tx, &reference)? == 0 {
-                return Err(Error::NoSuchImage(reference.familiar()));
-            }
-            Ok(())
-        })?;
-        Ok(Removed::Untagged(reference.familiar()))
     }
 
     /// Removes images that no container uses: those without a name, or with `all` any. `keep` has the
@@ -197,7 +181,7 @@ impl Store {
                     }
                     for reference in references_of(tx, &image.id)? {
                         untag(tx, &reference)?;
-                        removed.push(Removed::Untagged(reference.familiar()));
+                        removed.push(Removed::Untagged(reference.familiar(), image.id));
                     }
                     progress = true;
                     delete(tx, &image.id, true, &mut removed, &mut chains)
@@ -240,7 +224,7 @@ impl Store {
                 if let (true, Some(id)) = (gone, ChainId::of(layers))
                     && reported.insert(id)
                 {
-                    removed.push(Removed::Deleted(id.digest()));
+                    removed.push(Removed::Layers(id));
                 }
             }
         }
@@ -276,7 +260,7 @@ fn delete(
             .collect::<rusqlite::Result<Vec<_>>>()?;
         chains.push(layers.iter().map(|id| id.parse()).collect::<oci::Result<_>>()?);
         tx.prepare_cached("DELETE FROM images WHERE id = ?1")?.execute([&text])?;
-        removed.push(Removed::Deleted(id.digest()));
+        removed.push(Removed::Image(id));
         if no_prune {
             break;
         }

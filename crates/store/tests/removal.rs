@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Scratch, dir, file, sh, tar};
-use oci::Reference;
+use oci::{ChainId, Reference};
 use store::{Base, Error, ImageRecord, ImportOptions, Removed, Store, WritableOptions};
 
 fn import(store: &Store, name: Option<&str>, content: &[u8]) -> ImageRecord {
@@ -40,7 +40,7 @@ fn names_go_first_and_the_image_with_the_last() {
     store.tag("a:1", &Reference::parse("a:2").unwrap()).unwrap();
     store.tag(&image.id.short(), &Reference::parse("b").unwrap()).unwrap();
     let remove = |name: &str, force| store.remove_image(name, force, false);
-    assert_eq!(remove("a:1", false).unwrap(), [Removed::Untagged("a:1".to_owned())]);
+    assert_eq!(remove("a:1", false).unwrap(), [Removed::Untagged("a:1".to_owned(), image.id)]);
     let error = remove(&image.id.short(), false).unwrap_err().to_string();
     let short = image.id.short();
     assert_eq!(
@@ -51,9 +51,9 @@ fn names_go_first_and_the_image_with_the_last() {
     );
     assert_eq!(remove("a:2", false).unwrap().len(), 1);
     let removed = remove("b", false).unwrap();
-    assert_eq!(removed[0], Removed::Untagged("b:latest".to_owned()));
-    assert_eq!(removed[1], Removed::Deleted(image.id.digest()));
-    assert_eq!(removed[2], Removed::Deleted(image.layers[0].digest()));
+    assert_eq!(removed[0], Removed::Untagged("b:latest".to_owned(), image.id));
+    assert_eq!(removed[1], Removed::Image(image.id));
+    assert_eq!(removed[2], Removed::Layers(ChainId::of(&image.layers).unwrap()));
     assert_eq!(layers(&store), 0);
     assert_eq!(remove("b", false).unwrap_err().to_string(), "No such image: b:latest");
 }
@@ -111,7 +111,7 @@ fn prune_takes_what_has_no_name() {
     let unnamed = import(&store, None, b"2");
     let kept = import(&store, None, b"3");
     let (removed, bytes) = store.prune_images(false, &mut |image| image.id == kept.id).unwrap();
-    assert_eq!(removed[0], Removed::Deleted(unnamed.id.digest()));
+    assert_eq!(removed[0], Removed::Image(unnamed.id));
     assert!(bytes > 0);
     assert_eq!(store.images().unwrap().len(), 2);
     // A name that moves leaves its image without one.

@@ -93,15 +93,18 @@ fn two(args: &[String]) -> Result<[&str; 2], Failure> {
     }
 }
 
-/// Opens a file to read.
+/// Opens an archive to read.
 fn open(path: &str) -> Result<std::fs::File, Failure> {
-    std::fs::File::open(path).map_err(|e| {
-        let why = match e.kind() {
-            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-            _ => e.to_string(),
-        };
-        Failure::new(1, format!("open {path}: {why}")).bare()
-    })
+    let failure = |why: String| Failure::new(1, format!("open {path}: {why}")).bare();
+    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => failure("no such file or directory".to_owned()),
+        _ => failure(e.to_string()),
+    })?;
+    if file.metadata().is_ok_and(|m| m.is_dir()) {
+        let how = format!("is a directory: pack it first, with tar -C {path} -c . | wherry …");
+        return Err(failure(how));
+    }
+    Ok(file)
 }
 
 /// Refuses `--platform` where it makes no sense here.

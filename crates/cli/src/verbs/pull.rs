@@ -137,6 +137,9 @@ pub(crate) fn create(
             fetch().map_err(|fetching| {
                 // It is here for another platform: that is what there is to say.
                 if engine.has_image(&image, None).is_ok_and(|has| has) {
+                    let fetching = fetching.to_string();
+                    let said = format!("{}: ", context.program);
+                    let fetching = fetching.strip_prefix(&said).unwrap_or(&fetching);
                     let error = engine::Error::new(
                         error.kind,
                         format!("{error}; it could not be fetched for that one: {fetching}"),

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Engine, text};
+use crate::harness::{Engine, busybox_root, text};
 
 #[test]
 fn wrong_requests_leave_nothing_behind() {
@@ -98,6 +98,41 @@ fn list(dir: &std::path::Path) -> Vec<String> {
     let mut lines: Vec<_> = text(&output.stdout).lines().map(str::to_owned).collect();
     lines.sort();
     lines
+}
+
+/// A container that fills the disk its own engine is on can still be looked at, stopped and removed, and
+/// with it the disk is free again.
+#[test]
+fn a_container_that_fills_the_disk_can_be_removed() {
+    let e = Engine::new();
+    let small = e.path("small");
+    std::fs::create_dir(&small).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=24m none {0} && set -e
+         $1 run -d --name c1 --network none --rootfs {1} -- \
+             sh -c 'dd if=/dev/zero of=/big bs=64k; echo full; sleep 1000'
+         until $1 logs c1 2>/dev/null | grep -q full; do sleep 0.05; done
+         $1 run --rm --network none --rootfs {1} -- true && exit 9
+         $1 exec c1 true; $1 stop -t 0 c1; $1 start c1
+         $1 rm -f c1
+         test \"$($1 ps -aq)\" = ''
+         $1 run --rm --network none --rootfs {1} -- true && echo all fine",
+        small.display(),
+        e.path("root").display(),
+    );
+    busybox_root(&e.path("root"));
+    let output = e
+        .host
+        .command("unshare")
+        .args(["-m", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_wherry")])
+        .env("WHERRY_DATA_ROOT", small.join("data"))
+        .env("WHERRY_RUN_ROOT", e.path("small-run"))
+        .output()
+        .unwrap();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(out.contains("all fine"), "{out}\n{err}");
+    assert!(err.to_lowercase().contains("no space left"), "{err}");
+    e.finish();
 }
 
 #[test]
