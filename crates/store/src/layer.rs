@@ -134,7 +134,7 @@ impl Store {
             (indexed.bytes, Some(indexed))
         };
         let (digest, tar_size) =
-            tar.into_inner().finish().map_err(|error| too_large(read(error)))?;
+            tar.into_inner().finish_archive().map_err(|error| too_large(read(error)))?;
         let diff_id = DiffId(digest);
         if tar_size == 0 {
             return Err(Error::Oci(OciError::Archive(format!("{what} is empty"))));

@@ -15,6 +15,8 @@ use oci::digest::Hasher;
 const CHUNK: usize = 512 << 10;
 /// What comes from afar is passed on as it comes, so that little of it is lost when we are killed.
 const EAGER_CHUNK: usize = 64 << 10;
+/// The most that may follow the end of an archive, in bytes.
+const PADDING: u64 = 16 << 20;
 /// Chunks in flight. Bounds the memory of an import.
 const DEPTH: usize = 8;
 
@@ -205,6 +207,22 @@ impl<R: Read> Tee<R> {
         }
         self.position = 0;
         Ok(())
+    }
+
+    /// As [`Tee::finish`], for an archive that was read to its end: writers fill up a last record, so
+    /// little may follow.
+    pub(crate) fn finish_archive(mut self) -> io::Result<(Digest, u64)> {
+        let most = self.total.saturating_add(PADDING);
+        while !self.ended {
+            self.refill()?;
+            if self.total > most {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "more than 16 MiB follow the end of the archive: it is damaged",
+                ));
+            }
+        }
+        self.finish()
     }
 
     /// Reads what is left, waits for the other thread, and returns the digest and length of all.
