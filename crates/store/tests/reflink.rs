@@ -67,7 +67,7 @@ impl Drop for Mounted {
     }
 }
 
-const SIZE: usize = 40 << 20;
+const SIZE: usize = 15 << 20;
 
 /// The layer's archive, as it is in the store.
 fn kept(store: &Store, layer: &DiffId) -> Vec<u8> {
@@ -81,7 +81,7 @@ fn shares(kind: &str) {
     let archive = |seed: u64| {
         let mut bytes = tar(&[dir("./"), file("small", b"x")]);
         let content = noise(seed, SIZE);
-        // After its end an archive may have anything.
+        // After its end an archive may have anything, up to 16 MiB.
         bytes.extend_from_slice(&content);
         bytes.extend_from_slice(b"an odd length");
         bytes
