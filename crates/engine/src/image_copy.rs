@@ -4,11 +4,12 @@
 //! Archives can't be read from the middle or written out of order, so they pass through a layout in a
 //! temporary directory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use oci::convert::in_oci_terms;
 use oci::digest::HashingReader;
 use oci::limits::MAX_INDEX_DEPTH;
 use oci::manifest::{Descriptor, Index, Manifest, Platform};
@@ -174,6 +175,21 @@ impl To<'_> {
         }
     }
 
+    /// A manifest or an index as it is kept here: layouts know OCI's types only.
+    fn terms(
+        &self,
+        document: Document,
+        converted: &BTreeMap<Digest, Descriptor>,
+    ) -> Result<Document> {
+        if matches!(self, Self::Registry(_)) {
+            return Ok(document);
+        }
+        Ok(match in_oci_terms(&document.media_type, &document.raw, converted)? {
+            Some((media_type, raw)) => Document { media_type, digest: Digest::sha256(&raw), raw },
+            None => document,
+        })
+    }
+
     /// Takes a manifest or an index that is not the top.
     fn document(&self, document: &Document) -> Result<()> {
         match self {
@@ -183,6 +199,14 @@ impl To<'_> {
             Self::Layout(root) => write_whole(&blob_path(root, &document.digest), &document.raw),
         }
     }
+}
+
+/// What a copy has met.
+#[derive(Default)]
+struct Walk {
+    seen: BTreeSet<Digest>,
+    /// What the manifests became whose types the target does not know, by their old digests.
+    converted: BTreeMap<Digest, Descriptor>,
 }
 
 impl Engine {
@@ -226,8 +250,8 @@ impl Engine {
         } else {
             top
         };
-        let mut seen = BTreeSet::new();
-        self.copy_tree(client, &source, &target, &top, 0, &mut seen, progress)?;
+        let mut walk = Walk::default();
+        let top = self.copy_tree(client, &source, &target, top, 0, &mut walk, progress)?;
         let name = |given: &Option<String>| given.clone();
         match (to, &target) {
             (Place::Registry(reference), To::Registry(repository)) => {
@@ -277,35 +301,42 @@ impl Engine {
         Ok(top.digest.to_string())
     }
 
+    /// Copies what a document names; the document as it is in the target.
     #[allow(clippy::too_many_arguments, reason = "one step of a walk with all it carries")]
     fn copy_tree(
         &self,
         client: &Client,
         source: &From<'_>,
         target: &To<'_>,
-        top: &Document,
+        top: Document,
         depth: usize,
-        seen: &mut BTreeSet<Digest>,
+        walk: &mut Walk,
         progress: &mut dyn Transfer,
-    ) -> Result<()> {
+    ) -> Result<Document> {
         if depth > MAX_INDEX_DEPTH {
             return Err(Error::invalid("indexes are nested too deep"));
         }
-        if is_index(top) {
+        if is_index(&top) {
             for entry in Index::parse(&top.raw)?.manifests {
-                if !seen.insert(entry.digest) {
+                if !walk.seen.insert(entry.digest) {
                     continue;
                 }
                 let document = source.document(&entry)?;
-                self.copy_tree(client, source, target, &document, depth + 1, seen, progress)?;
+                let document =
+                    self.copy_tree(client, source, target, document, depth + 1, walk, progress)?;
                 target.document(&document)?;
+                if document.digest != entry.digest {
+                    let size = document.raw.len() as u64;
+                    let new = Descriptor::new(&document.media_type, document.digest, size);
+                    walk.converted.insert(entry.digest, new);
+                }
             }
-            return Ok(());
+            return target.terms(top, &walk.converted);
         }
         let manifest = Manifest::parse(&top.raw)?;
         let mut blobs = Vec::new();
         for blob in manifest.layers.into_iter().chain([manifest.config]) {
-            if seen.insert(blob.digest) {
+            if walk.seen.insert(blob.digest) {
                 blobs.push(blob);
             }
         }
@@ -337,7 +368,8 @@ impl Engine {
                 meter.say(&how);
                 Ok(())
             },
-        )
+        )?;
+        target.terms(top, &walk.converted)
     }
 }
 

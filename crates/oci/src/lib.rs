@@ -10,6 +10,7 @@
 pub mod archive;
 pub mod compression;
 pub mod config;
+pub mod convert;
 pub mod digest;
 mod error;
 pub mod instruction;

@@ -3,9 +3,12 @@
 use std::io::Read;
 
 use ureq::http::{HeaderMap, Request, Response, Uri};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 use ureq::{Agent, Body, SendBody};
 
 use crate::config::{Config, host_name};
+use crate::handshake::TlsConnector;
 use crate::proxy::Proxies;
 use crate::tls::{self, Roots};
 use crate::{Error, Result};
@@ -178,8 +181,11 @@ pub(crate) fn agent(
         .input_buffer_size(256 << 10)
         .output_buffer_size(256 << 10)
         .max_idle_connections_per_host(config.max_downloads.max(config.max_uploads));
+    let mut own = None;
     if https {
-        builder = builder.tls_config(tls::config(roots, &config.certificates, host, !insecure)?);
+        let (library, settings) = tls::config(roots, &config.certificates, host, !insecure)?;
+        builder = builder.tls_config(library);
+        own = settings;
     }
     let scheme = if https { "https" } else { "http" };
     let port = host
@@ -201,7 +207,17 @@ pub(crate) fn agent(
         }
         None => None,
     };
-    Ok(builder.proxy(proxy).build().new_agent())
+    let config = builder.proxy(proxy).build();
+    Ok(match own {
+        Some(settings) => {
+            let connector =
+                ().chain(ConnectProxyConnector::default())
+                    .chain(TcpConnector::default())
+                    .chain(TlsConnector(settings));
+            Agent::with_parts(config, connector, DefaultResolver::default())
+        }
+        None => config.new_agent(),
+    })
 }
 
 /// Sends one request and waits for the head of the answer. Redirects are not followed.

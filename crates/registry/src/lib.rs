@@ -20,6 +20,7 @@ mod client;
 mod config;
 mod credentials;
 mod error;
+mod handshake;
 mod helper;
 mod http;
 mod proxy;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-use crate::{Error, Result};
+use crate::{Error, Result, handshake};
 
 /// Where the certificates are that everybody is trusted by.
 #[derive(Clone, Debug, Default)]
@@ -101,13 +101,14 @@ fn extension(path: &Path) -> &str {
     path.extension().and_then(|e| e.to_str()).unwrap_or_default()
 }
 
-/// The TLS settings for one host. `verify` false takes any certificate.
+/// The TLS settings for one host: for the HTTP library, and for our own handshake, which is used where
+/// `verify` is true; otherwise any certificate is taken.
 pub(crate) fn config(
     roots: &Roots,
     directories: &[PathBuf],
     host: &str,
     verify: bool,
-) -> Result<TlsConfig> {
+) -> Result<(TlsConfig, Option<Arc<rustls::ClientConfig>>)> {
     let mut trusted = roots.load()?;
     let mut client = None;
     for directory in directories {
@@ -120,12 +121,23 @@ pub(crate) fn config(
             }
         }
     }
-    Ok(TlsConfig::builder()
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let own = if verify {
+        let settings = handshake::settings(&trusted, client.as_ref(), Arc::clone(&provider));
+        Some(Arc::new(settings.map_err(|e| Error::Config {
+            path: directories.first().map(|d| d.join(host)).unwrap_or_default(),
+            reason: e.to_string(),
+        })?))
+    } else {
+        None
+    };
+    let library = TlsConfig::builder()
         .root_certs(RootCerts::from(trusted))
         .client_cert(client)
         .disable_verification(!verify)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build())
+        .unversioned_rustls_crypto_provider(provider)
+        .build();
+    Ok((library, own))
 }
 
 /// A client certificate `x.cert` with its key `x.key`.

@@ -38,18 +38,22 @@ impl Verb for Args {
         let done = context.engine()?.migrate_storage(&self.to, &mut bar)?;
         bar.finish();
         let mut text = format!(
-            "{} layers verified, {} made, {} given back\n",
-            done.layers,
+            "{} verified, {} made, {} given back\n",
+            layers(done.layers),
             done.made,
             human::size(i64::try_from(done.freed).unwrap_or(i64::MAX))
         );
         if done.in_use > 0 {
             text.push_str(&format!(
-                "{} layers are still used by running containers: run this again when they have ended\n",
-                done.in_use
+                "{} still used by running containers: run this again when they have ended\n",
+                layers(done.in_use)
             ));
         }
         context::print(&text)?;
         Ok(0)
     }
+}
+
+fn layers(number: usize) -> String {
+    format!("{number} {}", if number == 1 { "layer" } else { "layers" })
 }

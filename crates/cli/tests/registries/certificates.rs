@@ -17,8 +17,12 @@ const NAME: &str = "reg.example/app:1";
 
 impl Far {
     fn new(names: &'static str, client_certificates: bool) -> Self {
+        Self::with(Setup { names, client_certificates, ..Setup::default() })
+    }
+
+    fn with(setup: Setup) -> Self {
         let w = World::new();
-        let setup = Setup { tls: true, client_certificates, names, ..Setup::default() };
+        let setup = Setup { tls: true, ..setup };
         let r = Registry::start(&w.dir, &setup);
         let (proxy, _) = http_proxy(r.port);
         w.image("app", &[tar_of(&[("x", b"y")])]);
@@ -76,6 +80,23 @@ fn an_unknown_authority_is_refused() {
     // Who asks for it gets it.
     far.w.configure("[[registry]]\nprefix = \"reg.example\"\ninsecure = true\n");
     far.accepts();
+}
+
+/// The way of those who run a registry for themselves.
+#[test]
+fn a_certificate_that_is_its_own_authority_is_trusted_where_it_is_given() {
+    let own = |names| Far::with(Setup { names, own_certificate: true, ..Setup::default() });
+    let far = own("DNS:reg.example");
+    far.refuses(&["signed by an unknown authority"]);
+    far.r.trust_as("reg.example", &far.w.path("certs.d"), false);
+    far.accepts();
+    // One made in the same way, but another.
+    let other = own("DNS:reg.example");
+    other.r.trust_as("reg.example", &far.w.path("certs.d"), false);
+    far.refuses(&["reg.example"]);
+    let elsewhere = own("DNS:other.example");
+    elsewhere.r.trust_as("reg.example", &elsewhere.w.path("certs.d"), false);
+    elsewhere.refuses(&["use a name that is in its certificate"]);
 }
 
 #[test]

@@ -310,6 +310,17 @@ fn copies_keep_digests_through_every_form() {
     let id = w.ok(&["images", "-q", "--no-trunc", "old"]);
     w.ok_in("two", &["pull", "-q", &r.name("old:1")]);
     assert_eq!(w.ok_in("two", &["images", "-q", "--no-trunc"]), id);
+    // What was pushed has Docker's types; in a layout it has those that others look for there.
+    let pushed = r.name("types:1");
+    w.ok(&["tag", "old", &pushed]);
+    w.ok(&["push", "-q", &pushed]);
+    let terms = format!("oci:{}:t", path("terms"));
+    let there = copy(&pushed, &terms);
+    let seen = skopeo(&["inspect", "--raw", &terms]);
+    assert!(sha256(seen.as_bytes()) == there && !seen.contains("vnd.docker"), "{seen}");
+    copy(&terms, &r.name("terms:1"));
+    w.ok_in("three", &["pull", "-q", &r.name("terms:1")]);
+    assert_eq!(w.ok_in("three", &["images", "-q", "--no-trunc"]), id);
     // A layout that was changed is found out.
     let layer = list(&w.path("out/blobs/sha256")).pop().unwrap();
     fs::write(w.path("out/blobs/sha256").join(&layer), b"other").unwrap();

@@ -27,6 +27,8 @@ pub(crate) struct Setup {
     pub(crate) client_certificates: bool,
     /// Names in the server's certificate, as OpenSSL wants them; this machine's if empty.
     pub(crate) names: &'static str,
+    /// With `tls`: the server's certificate is its own authority.
+    pub(crate) own_certificate: bool,
     pub(crate) htpasswd: Option<(&'static str, &'static str)>,
     pub(crate) token_realm: Option<String>,
 }
@@ -83,6 +85,16 @@ pub(crate) fn certificates(dir: &Path, names: &str) {
     }
 }
 
+/// A certificate that is its own authority, as people make it by one command: `ca.crt` is `server.crt`.
+fn own_certificate(dir: &Path, names: &str) {
+    let mut request = vec!["req", "-x509", "-days", "2", "-subj", "/CN=own"];
+    request.extend(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    let names = format!("subjectAltName={names}");
+    request.extend(["-addext", &names, "-keyout", "server.key", "-out", "server.crt"]);
+    openssl(dir, &request);
+    fs::copy(dir.join("server.crt"), dir.join("ca.crt")).unwrap();
+}
+
 impl Registry {
     /// One without anything.
     pub(crate) fn plain(dir: &Path) -> Self {
@@ -94,6 +106,9 @@ impl Registry {
         fs::create_dir_all(&dir).unwrap();
         if setup.tls || setup.token_realm.is_some() {
             certificates(&dir, setup.names);
+        }
+        if setup.own_certificate {
+            own_certificate(&dir, setup.names);
         }
         // Somebody else may take the port in between; then another one is tried.
         for _ in 0..5 {
