@@ -29,6 +29,19 @@ def timed(command, environment=None):
     return time.monotonic() - start
 
 
+def busybox_root(path):
+    """A root filesystem of busybox and all its applets."""
+    busybox = next(p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p))
+    os.makedirs(f"{path}/bin")
+    os.makedirs(f"{path}/etc")
+    shutil.copy(busybox, f"{path}/bin/busybox")
+    for applet in subprocess.check_output([busybox, "--list"], text=True).split():
+        if applet != "busybox":
+            os.symlink("busybox", f"{path}/bin/{applet}")
+    with open(f"{path}/etc/passwd", "w") as f:
+        f.write("root:x:0:0:root:/root:/bin/sh\n")
+
+
 def disk(path):
     """Bytes a directory takes."""
     return int(run(["du", "-sxB1", path]).split()[0]) if os.path.exists(path) else 0

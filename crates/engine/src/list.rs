@@ -1,8 +1,6 @@
 //! `ps` and `inspect`.
 
-use std::collections::{BTreeMap, HashMap};
-
-use keeper::protocol::Running;
+use std::collections::BTreeMap;
 
 use crate::clock::{self, human_duration, rfc3339};
 use crate::engine::{Engine, Filters, ListOptions};
@@ -197,6 +195,8 @@ impl Engine {
             || filters.contains_key("since");
         let now = clock::now();
         let mut rows = Vec::new();
+        // One look at the database for all of them.
+        let _snapshot = self.db().unchecked_transaction()?;
         for record in record::all(self.db())? {
             let shown = all || record.state.is_live() || record.state == State::Restarting;
             let placed = before.as_ref().is_none_or(|b| record.created_ns < b.created_ns)
@@ -281,10 +281,9 @@ impl Engine {
     /// Everything about a container.
     pub fn inspect(&self, name: &str, size: bool) -> Result<ContainerInspect> {
         let record = self.current(name)?;
-        let running: HashMap<String, Running> = if record.state.is_live() {
-            self.keeper().list()?.into_iter().map(|r| (r.id.clone(), r)).collect()
-        } else {
-            HashMap::new()
+        let running = match record.state.is_live() {
+            true => self.keeper().running(&record.id)?,
+            false => None,
         };
         let (size_rw, size_root_fs) = match size {
             true => {
@@ -327,8 +326,7 @@ impl Engine {
             process_label: String::new(),
             app_armor_profile: security.apparmor.unwrap_or_default(),
             exec_ids: running
-                .get(&record.id)
-                .map(|r| r.execs.keys().cloned().collect::<Vec<_>>())
+                .map(|r| r.execs.into_keys().collect::<Vec<_>>())
                 .filter(|l| !l.is_empty()),
             host_config: definition.host.clone(),
             graph_driver: GraphDriver { data: Some(data), name: "overlay".into() },

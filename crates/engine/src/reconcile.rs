@@ -4,7 +4,7 @@
 //! root, and whichever process of the engine comes next takes it in. Every step is
 //! idempotent, and several processes may do it at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::events;
-use crate::record::{self, Record, State};
+use crate::record::{self, Live, Record, State};
 
 /// Identifies this boot of the host.
 pub(crate) fn boot_id() -> String {
@@ -116,12 +116,13 @@ impl Engine {
                 // It may have ended between our two looks; then a report is there by now.
                 match self.keeper().exit_of(&record.id) {
                     Some(exit) => self.take_in(&exit)?,
-                    None => self.lost(record)?,
+                    None => self.lost_run(record)?,
                 }
             }
         }
+        let known: HashSet<&str> = live.iter().map(|record| record.id.as_str()).collect();
         for (id, now) in &running {
-            if live.iter().any(|r| r.id == *id) {
+            if known.contains(id.as_str()) {
                 continue;
             }
             let known = self.store().db().transaction(|tx| -> Result<bool> {
@@ -154,6 +155,10 @@ impl Engine {
     /// A container that is stored as running but that nobody holds: the host was
     /// rebooted, or every process that knew of it was killed.
     pub(crate) fn lost(&self, record: &Record) -> Result<()> {
+        self.lost_run(&Live::of(record))
+    }
+
+    fn lost_run(&self, record: &Live) -> Result<()> {
         let identity =
             runtime::state::ProcessIdentity { pid: record.pid, start_time: record.start_time };
         if record.boot_id == boot_id() && identity.alive() {
@@ -196,10 +201,10 @@ impl Engine {
             return Ok(record);
         }
         // The keeper may be about to write its report; asking it waits for that.
-        let running = self.keeper().list()?;
+        let running = self.keeper().running(&record.id)?;
         match self.keeper().exit_of(&record.id) {
             Some(exit) => self.take_in(&exit)?,
-            None if running.iter().any(|r| r.id == record.id) => return Ok(record),
+            None if running.is_some() => return Ok(record),
             None => self.lost(&record)?,
         }
         record::find(self.db(), &record.id)

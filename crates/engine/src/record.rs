@@ -282,8 +282,50 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<Record>> {
     Ok(statement.query_map([], from_row)?.collect::<Result<_, _>>()?)
 }
 
-/// Ids and start times of containers that are stored as running.
-pub(crate) fn live(db: &Connection) -> Result<Vec<Record>> {
+/// What tells one run of a container from another.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub(crate) id: String,
+    pub(crate) pid: i32,
+    pub(crate) start_time: u64,
+    pub(crate) boot_id: String,
+    pub(crate) started_ns: i64,
+}
+
+impl Live {
+    /// The run that a record tells of.
+    pub(crate) fn of(record: &Record) -> Self {
+        Self {
+            id: record.id.clone(),
+            pid: record.pid,
+            start_time: record.start_time,
+            boot_id: record.boot_id.clone(),
+            started_ns: record.started_ns,
+        }
+    }
+}
+
+/// The runs of containers that are stored as running. Their definitions are not read: with thousands of
+/// containers that would take longer than all else.
+pub(crate) fn live(db: &Connection) -> Result<Vec<Live>> {
+    let mut statement = db.prepare_cached(
+        "SELECT id, pid, start_time, boot_id, started_ns FROM containers \
+         WHERE state IN ('running', 'paused')",
+    )?;
+    let rows = statement.query_map([], |row| {
+        Ok(Live {
+            id: row.get(0)?,
+            pid: row.get::<_, Option<i32>>(1)?.unwrap_or(0),
+            start_time: row.get::<_, Option<i64>>(2)?.unwrap_or(0).cast_unsigned(),
+            boot_id: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
+            started_ns: row.get::<_, Option<i64>>(4)?.unwrap_or(0),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The records of containers that are stored as running.
+pub(crate) fn live_records(db: &Connection) -> Result<Vec<Record>> {
     let mut statement = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM containers WHERE state IN ('running', 'paused')"
     ))?;

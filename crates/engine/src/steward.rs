@@ -181,7 +181,7 @@ impl Engine {
     /// Starts the health checks that are due; when the next is.
     fn start_checks(&self, checks: &mut Checks) -> Result<Option<i64>> {
         let mut next: Option<i64> = None;
-        for record in record::live(self.db())? {
+        for record in record::live_records(self.db())? {
             let Some(check) =
                 record.definition.config.healthcheck.as_ref().filter(|c| health::is_on(c))
             else {

@@ -111,12 +111,21 @@ impl Client {
     /// What runs. Without a keeper, nothing does, unless it was killed: then starting one
     /// makes it take over what is left.
     pub fn list(&self) -> Result<Vec<Running>, Error> {
+        self.ask_for(None)
+    }
+
+    /// What runs of one container.
+    pub fn running(&self, id: &str) -> Result<Option<Running>, Error> {
+        Ok(self.ask_for(Some(id.to_owned()))?.into_iter().find(|running| running.id == id))
+    }
+
+    fn ask_for(&self, id: Option<String>) -> Result<Vec<Running>, Error> {
         let mut connection = match self.connect_existing()? {
             Some(connection) => connection,
             None if self.leftovers() => self.connect()?,
             None => return Ok(Vec::new()),
         };
-        match connection.ask(Request::List, Vec::new())? {
+        match connection.ask(Request::List { id }, Vec::new())? {
             Message::Running { containers } => Ok(containers),
             _ => Err(Error::Version),
         }

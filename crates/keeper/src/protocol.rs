@@ -132,8 +132,12 @@ pub enum Request {
         /// Columns.
         cols: u16,
     },
-    /// What runs.
-    List,
+    /// What runs: all of it, or of one container.
+    List {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
     /// Hear of every start and end from now on.
     Subscribe,
     /// Start the name server of containers' networks unless it runs.

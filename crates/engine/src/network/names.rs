@@ -287,7 +287,7 @@ impl Process<'_> {
 
     /// Everything that runs and needs names.
     fn find_all(&mut self) -> Result<()> {
-        for record in record::live(self.engine.db())? {
+        for record in record::live_records(self.engine.db())? {
             let rows = network::endpoints_of(self.engine.db(), &record.id)?;
             if !rows.iter().any(|row| row.network != DEFAULT && !row.interface.is_empty()) {
                 continue;

@@ -131,7 +131,7 @@ impl Engine {
         self.repair_rules(host, &used, &mut report);
         self.repair_bridges(host, &used, &mut report);
         self.remove_strays(host, &networks, &mut report)?;
-        for record in record::live(self.db())? {
+        for record in record::live_records(self.db())? {
             let rows = network::endpoints_of(self.db(), &record.id)?;
             for joined in self.joined_now(&record, &rows)? {
                 if let Err(e) = self.repair_endpoint(host, &record, &joined, &mut report) {

@@ -296,8 +296,8 @@ impl Keeper {
                     None => self.not_running(token, &id),
                 }
             }
-            Request::List => {
-                let containers = self.list();
+            Request::List { id } => {
+                let containers = self.list(id.as_deref());
                 self.finish(token, &Message::Running { containers });
             }
             Request::Subscribe => {
@@ -321,13 +321,17 @@ impl Keeper {
         }
     }
 
-    pub(super) fn list(&self) -> Vec<Running> {
+    pub(super) fn list(&self, only: Option<&str>) -> Vec<Running> {
         let mut execs: HashMap<&str, BTreeMap<String, i32>> = HashMap::new();
-        for exec in self.execs.values() {
+        for exec in self.execs.values().filter(|e| only.is_none_or(|id| e.container == id)) {
             execs.entry(&exec.container).or_default().insert(exec.id.clone(), exec.pid);
         }
-        self.containers
-            .values()
+        let found: Vec<_> = match only {
+            Some(id) => self.containers.get(id).into_iter().collect(),
+            None => self.containers.values().collect(),
+        };
+        found
+            .into_iter()
             .filter(|c| c.launching.is_none())
             .map(|c| Running {
                 id: c.record.id.clone(),
