@@ -5,7 +5,7 @@
 //! transaction's start ([`crate::Database::transaction`]), so two processes never hand out the same
 //! address or port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use net::address::{Leases, State, Subnet, allocate};
@@ -422,7 +422,7 @@ pub fn hold(
     let mut rows = Rows { tx, subnet: subnet.id, holder: container };
     let mut again = wanted;
     for address in last.iter().filter(|a| wanted.is_none() && subnet.subnet.prefix.contains(**a)) {
-        if rows.state(*address)? == State::Free {
+        if rows.state(*address)? != State::Held {
             again = Some(*address);
         }
     }
@@ -471,17 +471,31 @@ pub fn holder_of(db: &Connection, network: &str, address: IpAddr) -> Result<Opti
     Ok(holder.flatten())
 }
 
+/// Addresses given back that are remembered, for each subnet. Those of longer ago count as never given:
+/// the cursor comes to them after all others.
+const REMEMBERED: u32 = 256;
+
 /// Gives a container's addresses back: those of one network, or all.
 pub fn release_addresses(
     tx: &Transaction<'_>,
     container: &str,
     network: Option<&str>,
 ) -> Result<()> {
-    tx.prepare_cached(
+    let mut released = tx.prepare_cached(
         "UPDATE addresses SET holder = NULL, released = ?2 WHERE holder = ?1 AND (?3 IS NULL OR \
-         subnet_id IN (SELECT id FROM subnets WHERE network_id = ?3))",
-    )?
-    .execute(params![container, files::now_ns(), network])?;
+         subnet_id IN (SELECT id FROM subnets WHERE network_id = ?3)) RETURNING subnet_id",
+    )?;
+    let subnets = released
+        .query_map(params![container, files::now_ns(), network], |row| row.get(0))?
+        .collect::<rusqlite::Result<BTreeSet<i64>>>()?;
+    for subnet in subnets {
+        tx.prepare_cached(
+            "DELETE FROM addresses WHERE subnet_id = ?1 AND holder IS NULL AND released <= \
+             (SELECT released FROM addresses WHERE subnet_id = ?1 AND holder IS NULL \
+             ORDER BY released DESC LIMIT 1 OFFSET ?2)",
+        )?
+        .execute([subnet, i64::from(REMEMBERED)])?;
+    }
     Ok(())
 }
 

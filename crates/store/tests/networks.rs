@@ -202,3 +202,30 @@ fn a_database_without_networks_is_taken_over() {
     assert_eq!(old, 1);
     assert!(network::endpoints_of(db, "old").unwrap().is_empty());
 }
+
+/// A network that is used for years does not remember every address it ever gave.
+#[test]
+fn only_the_last_addresses_given_back_are_remembered() {
+    let scratch = Scratch::new();
+    let store = open(&scratch);
+    let network = make(&store, "ab", &["10.1.0.0/22"]);
+    let stays = take(&store, &network, "stays", &[]);
+    let mut given = Vec::new();
+    for round in 0..1500 {
+        let address = take(&store, &network, "one", &[]);
+        // Neither what is held nor what was held lately.
+        let lately = given.iter().rev().take(250);
+        assert!(address != stays && lately.into_iter().all(|a| *a != address), "round {round}");
+        given.push(address);
+        release(&store, "one");
+    }
+    let rows: i64 = store
+        .db()
+        .connection()
+        .query_row("SELECT count(*) FROM addresses", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 257);
+    // Its own address comes back to a container though it was forgotten.
+    let first = given[1000];
+    assert_eq!(take(&store, &network, "one", &[first]), first);
+}

@@ -43,10 +43,24 @@ impl Keeper {
         for id in finished {
             self.ended(&id);
         }
+        self.remove_pipes_of_nobody()?;
         for key in table.keys() {
             self.complain(&format!("descriptor {key} belongs to no container"));
         }
         table.clear();
+        Ok(())
+    }
+
+    /// Named pipes that a start made which was killed together with its keeper.
+    fn remove_pipes_of_nobody(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.run_root.join("io"))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|name| name.split_once('.')).map(|(id, _)| id);
+            if id.is_some_and(|id| !self.containers.contains_key(id)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
         Ok(())
     }
 

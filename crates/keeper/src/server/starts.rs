@@ -53,9 +53,15 @@ impl Keeper {
                 (out, err, input) = (made.out, made.err, made.input);
             }
         }
+        let remove_pipes = || {
+            for which in ["out", "err"] {
+                let _ = std::fs::remove_file(pipe_path(&io_dir, &start.id, which));
+            }
+        };
         let journal = match &start.log {
             Log::Journal { path, bound } => {
-                Some(Writer::open(path, *bound).map_err(system("cannot open the journal"))?)
+                let opened = Writer::open(path, *bound).inspect_err(|_| remove_pipes());
+                Some(opened.map_err(system("cannot open the journal"))?)
             }
             _ => None,
         };
@@ -72,11 +78,8 @@ impl Keeper {
             (cgroup, _) => runtime::launch(&start.plan, cgroup.as_ref(), descriptors),
         };
         let launching = launching.map_err(|e| {
-            let failed = (e.exit_code(), e.to_string());
-            for which in ["out", "err"] {
-                let _ = std::fs::remove_file(pipe_path(&io_dir, &start.id, which));
-            }
-            failed
+            remove_pipes();
+            (e.exit_code(), e.to_string())
         })?;
         let id = start.id.clone();
         let pidfd = launching.pidfd.try_clone().map_err(system("pidfd"))?;
