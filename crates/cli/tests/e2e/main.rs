@@ -8,6 +8,7 @@
 mod harness;
 
 mod containers;
+mod cost;
 mod deaths;
 mod errors;
 mod files;

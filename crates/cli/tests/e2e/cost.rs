@@ -1,0 +1,101 @@
+//! What a start costs, in system calls: a bound for what every later change adds. Times are measured by
+//! `bench/`; calls can be counted anywhere. Whoever has a reason raises a bound, in the change that needs it.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{Engine, until};
+
+/// Calls of the command, and of the keeper for it. As measured, and a tenth more.
+struct Bound {
+    verb: &'static [&'static str],
+    command: u64,
+    keeper: u64,
+}
+
+const BOUNDS: &[Bound] = &[
+    Bound { verb: &["run", "--rm", "--network", "none", "bb", "true"], command: 810, keeper: 240 },
+    Bound { verb: &["run", "--rm", "bb", "true"], command: 1000, keeper: 245 },
+    Bound { verb: &["exec", "c1", "true"], command: 300, keeper: 100 },
+    Bound { verb: &["ps"], command: 335, keeper: 20 },
+];
+
+/// The sum in a table of `strace -c`.
+fn total(path: &Path) -> u64 {
+    let table = std::fs::read_to_string(path).unwrap();
+    let last = table.lines().rfind(|line| line.ends_with(" total")).unwrap_or_else(|| {
+        panic!("no table of calls: {table}");
+    });
+    last.split_whitespace().nth(3).unwrap().parse().unwrap()
+}
+
+/// Counts the calls of one command and, meanwhile, of the keeper.
+fn count(e: &Engine, verb: &[&str]) -> (u64, u64) {
+    let (own, held) = (e.path("own.calls"), e.path("keeper.calls"));
+    let keeper = e.keeper("wherry-keeper");
+    let mut watch = Command::new("strace")
+        .args(["-q", "-c", "-o", held.to_str().unwrap(), "-p", &keeper.to_string()])
+        .spawn()
+        .unwrap();
+    until("the keeper is watched", || {
+        let status = std::fs::read_to_string(format!("/proc/{keeper}/status")).unwrap();
+        !status.lines().any(|line| line == "TracerPid:\t0")
+    });
+    let mut traced = e.command_as("strace");
+    traced.args(["-f", "-q", "-c", "-o", own.to_str().unwrap(), env!("CARGO_BIN_EXE_wherry")]);
+    let done = traced.args(verb).output().unwrap();
+    assert!(done.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&done.stderr));
+    let pid = rustix::process::Pid::from_raw(i32::try_from(watch.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    watch.wait().unwrap();
+    (total(&own), total(&held))
+}
+
+#[test]
+fn a_start_makes_no_more_calls_than_it_did() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        panic!("install strace: this test counts system calls by it");
+    }
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "c1", "--network", "none", "bb", "sleep", "1000"]);
+    // The first time things are made that stay.
+    e.ok(["run", "--rm", "bb", "true"]);
+    let mut wrong = Vec::new();
+    for Bound { verb, command, keeper } in BOUNDS {
+        // Chance adds calls, it never saves any.
+        let counts: Vec<_> = (0..3).map(|_| count(&e, verb)).collect();
+        let own = counts.iter().map(|c| c.0).min().unwrap();
+        let held = counts.iter().map(|c| c.1).min().unwrap();
+        if own > *command || held > *keeper {
+            wrong.push(format!(
+                "{verb:?}: {own} calls ({command} allowed), keeper {held} ({keeper})"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    e.finish();
+}
+
+/// No step of a start grows with the number of other containers.
+#[test]
+fn a_start_costs_the_same_beside_many() {
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "c1", "--network", "none", "bb", "sleep", "1000"]);
+    let verb = ["run", "--rm", "--network", "none", "bb", "true"];
+    count(&e, &verb);
+    let alone = (0..3).map(|_| count(&e, &verb)).min().unwrap();
+    for n in 2..80 {
+        let name = format!("c{n}");
+        e.ok(["run", "-d", "--name", &name, "--network", "none", "bb", "sleep", "1000"]);
+    }
+    let beside = (0..3).map(|_| count(&e, &verb)).min().unwrap();
+    // The database is a tree that grows in depth, by some reads for thousands.
+    assert!(
+        beside.0 <= alone.0 + 40 && beside.1 <= alone.1 + 20,
+        "alone {alone:?}, beside 79 others {beside:?}"
+    );
+    let mut all = vec!["rm".to_owned(), "-f".to_owned()];
+    all.extend((1..80).map(|n| format!("c{n}")));
+    e.ok(&all);
+    e.finish();
+}
