@@ -6,14 +6,16 @@
 //!
 //! Start reading at [`start`]: what a container's start does. `create` makes and removes networks,
 //! `connect` changes what running containers are in, `repair` compares the database with the kernel,
-//! `names` is the name server's process.
+//! `names` is the name server's process, `host_names` and `resolver` have the host ask it, too.
 
 mod connect;
 pub(crate) mod create;
 pub(crate) mod files;
+mod host_names;
 pub(crate) mod names;
 mod ports;
 mod repair;
+mod resolver;
 mod show;
 pub(crate) mod start;
 

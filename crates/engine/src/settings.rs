@@ -249,6 +249,15 @@ impl Settings {
         }
     }
 
+    /// The first part of the domain the host finds containers in. Engines on other data roots than the
+    /// usual one have others.
+    pub fn dns_label(&self) -> String {
+        match self.data_root == Path::new(DEFAULT_DATA_ROOT) {
+            true => "wherry".into(),
+            false => format!("wherry{}", self.network_tag()),
+        }
+    }
+
     /// Where a key's value came from.
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)

@@ -287,6 +287,10 @@ impl Engine {
             }
             if known { Ok(()) } else { events::note_container(tx, at, "start", record, &[]) }
         })?;
+        if attached.is_some() && !networks.0 {
+            // Those with names of their own have woken it.
+            self.wake_names_later();
+        }
         Ok(attachment)
     }
 

@@ -11,6 +11,7 @@ mod containers;
 mod deaths;
 mod errors;
 mod files;
+mod host_names;
 mod images;
 mod limits;
 mod loops;
