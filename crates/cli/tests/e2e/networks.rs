@@ -1,7 +1,10 @@
 //! Networks, with namespaces that stand for hosts: nothing here is in the machine's own.
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use net::link::{Links, NewLink};
@@ -58,6 +61,50 @@ fn answers(from: &Namespace, address: &str, wanted: &str) {
     until(&format!("{address} answers {wanted}"), || {
         ask(from, address).is_ok_and(|answer| answer == wanted)
     });
+}
+
+/// A server of datagrams in a container's network: it gives back what it gets, with `got ` before.
+/// Its socket holds the namespace, so it ends with this.
+struct Datagrams(Arc<AtomicBool>, Option<std::thread::JoinHandle<()>>);
+
+impl Datagrams {
+    fn new(e: &Engine, container: &str, port: u16) -> Self {
+        let pid = e.inspect("{{.State.Pid}}", container);
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+        let socket = within(namespace.as_fd(), || UdpSocket::bind(("::", port))).unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = over.clone();
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((length, to)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(&[b"got ", &buffer[..length]].concat(), to);
+                }
+            }
+        });
+        Self(over, Some(thread))
+    }
+}
+
+impl Drop for Datagrams {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        let _ = self.1.take().unwrap().join();
+    }
+}
+
+/// What a server of datagrams answers.
+fn says(from: &Namespace, address: &str) -> std::io::Result<String> {
+    let address: SocketAddr = address.parse().unwrap();
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = within(from.fd(), || UdpSocket::bind(any)).unwrap()?;
+    socket.set_read_timeout(Some(Duration::from_millis(1500)))?;
+    socket.send_to(b"you", address)?;
+    let mut buffer = [0; 64];
+    let (length, sender) = socket.recv_from(&mut buffer)?;
+    assert_eq!(sender, address, "the answer is from whom was asked");
+    Ok(text(&buffer[..length]))
 }
 
 /// Starts a container that says a word on a port.
@@ -787,6 +834,78 @@ fn killed_starts_leave_nothing() {
     }
     until("all ports were taken back", || e.ok(["network", "repair"]) == "nothing to mend");
     e.ok(["network", "rm", "net"]);
+    nothing_left(&e);
+    e.finish();
+}
+
+/// What comes from elsewhere passes the host's own input chains, if the settings say so.
+#[test]
+fn a_host_firewall_is_honoured() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    let firewall = "table inet fw {
+        chain input {
+            type filter hook input priority 0; policy drop
+            ct state established,related accept
+            iif lo accept
+            meta l4proto ipv6-icmp accept
+            tcp dport { 8080, 8082 } accept
+            udp dport 8080 accept
+        }
+    }\n";
+    let rules = e.path("firewall");
+    std::fs::write(&rules, firewall).unwrap();
+    assert!(e.host.command("nft").arg("-f").arg(&rules).status().unwrap().success());
+    // As strict as a host may be about where packets come from.
+    let strict = || net::namespace::set_sysctl("ipv4/conf/all/rp_filter", "1").unwrap();
+    within(e.host.fd(), strict).unwrap();
+    let config = e.path("config.toml");
+    std::fs::write(&config, "publish-respects-input = true\n").unwrap();
+    let with = |args: &[&str]| {
+        let output = e.command().arg("--config").arg(&config).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    with(&["network", "create", "--ipv6", "--subnet", "fd00:60::/64", "six"]);
+    let run: Vec<&str> = ["run", "-d", "--name", "web", "--network", "six"]
+        .into_iter()
+        .chain(["-p", "8080:80", "-p", "8081:80", "-p", "8082:99"])
+        .chain(["-p", "8080:81/udp", "-p", "8081:81/udp"])
+        .chain(["bb", "nc", "-ll", "-p", "80", "-e", "echo", "hello"])
+        .collect();
+    with(&run);
+    let server = Datagrams::new(&e, "web", 81);
+    with(&["run", "-d", "--name", "other", "bb", "sleep", "1000"]);
+    answers(&outside, &format!("{HOST}:8080"), "hello");
+    answers(&outside, "[2001:db8::1]:8080", "hello");
+    answers(&e.host, "127.0.0.1:8081", "hello");
+    answers(&e.host, &format!("{HOST}:8081"), "hello");
+    assert_eq!(hears(&e, "other", HOST, 8080), "hello");
+    let says = |port: u16| says(&outside, &format!("{HOST}:{port}"));
+    assert_eq!(says(8080).unwrap(), "got you");
+    // What the firewall says nothing of, and what nobody listens on.
+    assert!(says(8081).is_err());
+    for address in [format!("{HOST}:8081"), "[2001:db8::1]:8081".into()] {
+        assert_eq!(ask(&outside, &address).unwrap_err().kind(), ErrorKind::TimedOut, "{address}");
+    }
+    assert_eq!(hears(&e, "other", HOST, 8081), "");
+    let refused = ask(&outside, &format!("{HOST}:8082")).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(with(&["network", "repair"]), "nothing to mend");
+    // Without the setting the rules are others, and the pair of interfaces goes.
+    assert!(e.ok(["network", "repair"]).contains("made the table of rules anew"));
+    answers(&outside, &format!("{HOST}:8081"), "hello");
+    let links = Links::open_in(e.host.fd()).unwrap().list().unwrap();
+    assert!(links.iter().all(|l| !l.name.starts_with("whin-")));
+    with(&["network", "repair"]);
+    assert_eq!(ask(&outside, &format!("{HOST}:8081")).unwrap_err().kind(), ErrorKind::TimedOut);
+    answers(&outside, &format!("{HOST}:8080"), "hello");
+    drop(server);
+    with(&["rm", "-f", "web", "other"]);
+    with(&["network", "rm", "six"]);
+    assert!(
+        e.host.command("nft").args(["delete", "table", "inet", "fw"]).status().unwrap().success()
+    );
     nothing_left(&e);
     e.finish();
 }

@@ -583,7 +583,7 @@ impl Engine {
                 self.unmake_network(host, &network)?;
             }
             if others.is_empty() {
-                host.filter.remove()?;
+                host.remove_rules()?;
             }
             Ok(())
         })
