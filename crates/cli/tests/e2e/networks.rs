@@ -909,3 +909,192 @@ fn a_host_firewall_is_honoured() {
     nothing_left(&e);
     e.finish();
 }
+
+#[test]
+fn datagrams_and_sctp() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    e.ok(["network", "create", "--ipv6", "--subnet", "fd00:61::/64", "six"]);
+    let ports = ["-p", "8080:81/udp", "-p", "9000-9002:9000-9002/sctp"];
+    let mut args = vec!["run", "-d", "--name", "web", "--network", "six"];
+    args.extend(ports);
+    args.extend(["bb", "sleep", "1000"]);
+    e.ok(args);
+    let server = Datagrams::new(&e, "web", 81);
+    for address in [format!("{HOST}:8080"), "[2001:db8::1]:8080".into()] {
+        assert_eq!(says(&outside, &address).unwrap(), "got you", "{address}");
+        assert_eq!(says(&e.host, &address).unwrap(), "got you", "{address} from the host");
+    }
+    assert_eq!(says(&e.host, "127.0.0.1:8080").unwrap(), "got you");
+    // Not every kernel has sockets of SCTP; the rules lead it all the same.
+    assert_eq!(e.ok(["port", "web", "9001/sctp"]), "0.0.0.0:9001\n[::]:9001");
+    let rules = e.host.command("nft").args(["-n", "list", "ruleset"]).output().unwrap();
+    let rules = text(&rules.stdout);
+    for port in 9000..9003 {
+        assert_eq!(rules.matches(&format!("132 . {port} ")).count(), 2, "{port}: {rules}");
+    }
+    drop(server);
+    e.ok(["rm", "-f", "web"]);
+    assert!(says(&outside, &format!("{HOST}:8080")).is_err());
+    e.ok(["network", "rm", "six"]);
+    nothing_left(&e);
+    e.finish();
+}
+
+#[test]
+fn a_thousand_published_ports() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    // Rules are what a packet passes one by one; what is published must not add any.
+    let rules = || {
+        let listed = e.host.command("nft").args(["-a", "list", "ruleset"]).output().unwrap();
+        let listed = text(&listed.stdout);
+        let of_sets = |line: &&str| line.contains("# handle") && !line.contains(" {");
+        listed.lines().filter(of_sets).count()
+    };
+    serve(&e, "one", "one", 80, &["-p", "7000:80"]);
+    let before = rules();
+    assert!(before > 20, "{before}");
+    serve(&e, "many", "many", 80, &["-p", "8000-8999:8000-8999", "-p", "9000:80"]);
+    assert_eq!(rules(), before);
+    assert_eq!(e.ok(["port", "many"]).lines().count(), 1001);
+    answers(&outside, &format!("{HOST}:9000"), "many");
+    answers(&e.host, "127.0.0.1:7000", "one");
+    let refused = e.fails(125, ["run", "--rm", "-p", "8500:80", "bb", "true"]);
+    assert!(refused.contains("port is already allocated"), "{refused}");
+    e.ok(["rm", "-f", "one", "many"]);
+    nothing_left(&e);
+    e.finish();
+}
+
+#[test]
+fn large_packets_from_end_to_end() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    for namespace in [e.host.fd(), outside.fd()] {
+        let links = Links::open_in(namespace).unwrap();
+        let mut batch = Batch::new();
+        batch.mtu(links.index("up0").unwrap(), 9000);
+        links.commit(&mut batch).unwrap();
+    }
+    e.ok(["network", "create", "-o", "com.docker.network.driver.mtu=9000", "jumbo"]);
+    e.ok(["run", "-d", "--name", "left", "--network", "jumbo", "bb", "sleep", "1000"]);
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "right",
+        "--network",
+        "jumbo",
+        "-p",
+        "8080:81/udp",
+        "bb",
+        "sleep",
+        "99",
+    ]);
+    // 8972 bytes and their headers are 9000; a piece more is refused, not cut.
+    let pings = |size: &str, to: &str| {
+        let args = ["exec", "left", "ping", "-c1", "-W2", "-s", size, to];
+        e.run(args).status.success()
+    };
+    assert!(pings("8972", "right") && pings("8972", OUTSIDE));
+    let server = Datagrams::new(&e, "right", 81);
+    let socket = within(outside.fd(), || UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+    set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO).unwrap();
+    socket.connect((HOST, 8080)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut buffer = [0; 9000];
+    socket.send(&[7; 8972]).unwrap();
+    assert!(socket.recv(&mut buffer).is_ok());
+    assert_eq!(socket.send(&[7; 8973]).unwrap_err().raw_os_error(), Some(90));
+    drop(server);
+    e.finish();
+}
+
+#[test]
+fn names_in_turn_and_addresses_of_both_families() {
+    let e = Engine::new();
+    e.ok(["network", "create", "--ipv6", "--subnet", "fd00:62::/64", "six"]);
+    for name in ["one", "two", "three"] {
+        let alias = ["--network", "six", "--network-alias", "all"];
+        let mut args = vec!["run", "-d", "--name", name];
+        args.extend(alias);
+        args.extend(["bb", "sleep", "1000"]);
+        e.ok(args);
+    }
+    // Most programs take the first address of an answer: everybody's turn comes.
+    let mut first = std::collections::BTreeSet::new();
+    for _ in 0..6 {
+        let found = e.run(["exec", "one", "nslookup", "-type=a", "all"]);
+        let found = text(&found.stdout);
+        let addresses: Vec<_> = found
+            .lines()
+            .filter(|line| line.starts_with("Address") && !line.contains("127.0.0.11"))
+            .collect();
+        assert_eq!(addresses.len(), 3, "{found}");
+        first.insert(addresses[0].to_owned());
+    }
+    assert_eq!(first.len(), 3, "{first:?}");
+    let format = "{{(index .NetworkSettings.Networks \"six\").GlobalIPv6Address}}";
+    let v6 = e.inspect(format, "two");
+    let found = text(&e.run(["exec", "one", "nslookup", &v6]).stdout);
+    assert!(found.contains("name = two.six"), "{found}");
+    let found = text(&e.run(["exec", "one", "nslookup", "-type=aaaa", "two"]).stdout);
+    assert!(found.contains(&v6), "{found}");
+    e.finish();
+}
+
+/// Every process of the engine in turn, and all together.
+#[test]
+fn whoever_is_killed_networks_agree_with_what_runs() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    e.ok(["network", "create", "net"]);
+    serve(&e, "web", "hello", 80, &["--network", "net", "-p", "8080:80"]);
+    serve(&e, "plain", "plain", 80, &["-p", "8081:80"]);
+    e.ok(["run", "-d", "--name", "user", "--network", "net", "bb", "sleep", "1000"]);
+    let all: Vec<String> = {
+        until("all are there", || e.keepers().len() >= 3);
+        e.keepers().into_iter().map(|(_, name)| name).collect()
+    };
+    assert!(all.iter().any(|name| name == "wherry-names"), "{all:?}");
+    let kill = |names: &[&str]| {
+        for (pid, name) in e.keepers() {
+            if names.contains(&name.as_str()) {
+                let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+            }
+        }
+    };
+    let own = address(&e, "web", "net");
+    let mut groups: Vec<Vec<&str>> = all.iter().map(|name| vec![name.as_str()]).collect();
+    groups.push(all.iter().map(String::as_str).collect());
+    for group in groups {
+        kill(&group);
+        let at = std::time::Instant::now();
+        answers(&outside, &format!("{HOST}:8080"), "hello");
+        answers(&outside, &format!("{HOST}:8081"), "plain");
+        let found = || text(&e.run(["exec", "user", "nslookup", "web"]).stdout).contains(&own);
+        until("names are found", found);
+        // (A machine that does much else may be slow; the server's own part is milliseconds.)
+        assert!(at.elapsed() < Duration::from_secs(3), "{group:?}: {:?}", at.elapsed());
+        assert_eq!(e.ok(["network", "repair"]), "nothing to mend", "{group:?}");
+        assert_eq!(e.ok(["ps", "-q"]).lines().count(), 3, "{group:?}");
+    }
+    // Containers that die while nobody is there to see it give everything back.
+    let pids = ["web", "plain", "user"].map(|name| e.inspect("{{.State.Pid}}", name));
+    kill(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    for pid in pids {
+        let _ = std::process::Command::new("kill").args(["-9", &pid]).status();
+    }
+    until("their ends are taken in", || e.ok(["ps", "-q"]).is_empty());
+    until("the pairs are gone", || e.interfaces().is_empty());
+    e.ok(["network", "repair"]);
+    assert_eq!(e.ok(["network", "repair"]), "nothing to mend");
+    serve(&e, "other", "other", 80, &["--network", "net", "-p", "8080-8081:80-81"]);
+    answers(&outside, &format!("{HOST}:8080"), "other");
+    e.ok(["rm", "-f", "web", "plain", "user", "other"]);
+    e.ok(["network", "rm", "net"]);
+    nothing_left(&e);
+    e.finish();
+}
