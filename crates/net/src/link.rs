@@ -283,6 +283,17 @@ impl Batch {
         self.message(NEWLINK, ACK, &header(index, flags, flags), action);
     }
 
+    /// Asks for an interface of a kind without saying what it needs.
+    fn nothing_of(&mut self, kind: &str) {
+        self.message(
+            NEWLINK,
+            ACK | CREATE | EXCL,
+            &header(0, 0, 0),
+            format!("create {kind} interface"),
+        );
+        self.kind(kind);
+    }
+
     /// Makes a macvlan or ipvlan interface in another namespace, on a parent of this one.
     pub fn parented(
         &mut self,
@@ -537,6 +548,18 @@ impl Links {
         match self.get(name)? {
             Some(link) => Ok(link.index),
             None => Err(Error::kernel(format!("find interface {name}"), Errno::NODEV)),
+        }
+    }
+
+    /// Whether the kernel has interfaces of a kind that stands on a parent: `macvlan`, `ipvlan`. It
+    /// refuses one without a parent for that reason only if it knows the kind; nothing is made.
+    pub fn knows(&self, kind: &str) -> Result<bool> {
+        let mut batch = Batch::new();
+        batch.nothing_of(kind);
+        match self.commit(&mut batch) {
+            Err(e) if e.errno() == Some(Errno::OPNOTSUPP) => Ok(false),
+            Err(e) if e.errno() != Some(Errno::INVAL) => Err(e),
+            _ => Ok(true),
         }
     }
 

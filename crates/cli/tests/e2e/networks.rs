@@ -725,6 +725,34 @@ fn bridges_and_parents_of_others() {
     e.ok(["network", "disconnect", "mac", "m2"]);
     assert_eq!(e.ok(["exec", "m2", "ls", "/sys/class/net"]), "lo");
     e.ok(["rm", "-f", "m1", "m2"]);
+    let args = ["network", "create", "-d", "ipvlan", "-o", "parent=nic0", "ipv"];
+    if links.knows("ipvlan").unwrap() {
+        e.ok(args);
+        e.ok(["run", "--rm", "--network", "ipv", "bb", "ls", "/sys/class/net/eth0"]);
+    } else {
+        assert!(e.fails(1, args).contains("this kernel has no ipvlan interfaces"));
+    }
+    assert!(links.knows("macvlan").unwrap() && !links.knows("nonsense").unwrap());
+    e.finish();
+}
+
+#[test]
+fn addresses_of_one_link() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    let own = ["--link-local-ip", "169.254.7.7", "--link-local-ip", "fe80::77"];
+    let mut args = vec!["run", "-d", "--name", "one", "--network", "net"];
+    args.extend(own);
+    args.extend(["bb", "sleep", "1000"]);
+    e.ok(args);
+    let has = e.ok(["exec", "one", "ip", "addr", "show", "eth0"]);
+    for part in [&address(&e, "one", "net"), "169.254.7.7/16", "fe80::77/64"] {
+        assert!(has.contains(part), "{part} in {has}");
+    }
+    e.ok(["network", "connect", "--link-local-ip", "169.254.7.8", "bridge", "one"]);
+    assert!(e.ok(["exec", "one", "ip", "addr", "show", "eth1"]).contains("169.254.7.8/16"));
+    let wrong = ["run", "--rm", "--network", "net", "--link-local-ip", "10.0.0.1", "bb", "true"];
+    assert!(e.fails(125, wrong).contains("invalid link-local IP address: 10.0.0.1"));
     e.finish();
 }
 

@@ -193,6 +193,13 @@ impl Engine {
             )));
         }
         check_options(driver, &request.options)?;
+        if driver != "bridge" && !self.network_host()?.links.knows(driver)? {
+            return Err(Error::invalid(format!(
+                "network {}: this kernel has no {driver} interfaces: load its module (modprobe {driver}), \
+                 take a kernel that has it, or another driver",
+                request.name
+            )));
+        }
         let id = names::new_id()?;
         let bridge = match (driver, request.options.get(option::BRIDGE)) {
             ("bridge", Some(name)) if !name.is_empty() => Some(name.clone()),

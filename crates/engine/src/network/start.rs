@@ -53,10 +53,17 @@ impl Joined {
     }
 
     fn plug(&self) -> Result<Plug> {
+        let link_local = self.wanted.ipam_config.iter().flat_map(|ipam| &ipam.link_local_ips);
         Ok(Plug {
             container: self.endpoint.container.clone(),
             interface: self.endpoint.interface.clone(),
-            addresses: self.addresses.clone(),
+            addresses: self
+                .addresses
+                .iter()
+                .copied()
+                // Last: what the container is called by comes first.
+                .chain(link_local.filter_map(|text| self::link_local(text)))
+                .collect(),
             mac: self.mac()?,
             default_route: self.default_route,
             ports: self.ports.clone(),
@@ -78,6 +85,17 @@ pub(crate) fn new_namespace() -> Result<OwnedFd> {
         .join()
         .unwrap_or_else(|_| Err(std::io::Error::other("a thread ended early")))
         .map_err(failed)
+}
+
+/// An address that is good on one link only, with the length of its network.
+pub(super) fn link_local(text: &str) -> Option<Prefix> {
+    let address: IpAddr = text.parse().ok()?;
+    let length = match address {
+        IpAddr::V4(v4) if v4.is_link_local() => 16,
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => 64,
+        _ => return None,
+    };
+    Prefix::new(address, length)
 }
 
 /// The address asked for in a subnet's family, if one was.
