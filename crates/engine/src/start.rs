@@ -219,15 +219,15 @@ impl Engine {
             }
         }
         let health = config.healthcheck.as_ref().is_some_and(crate::health::is_on);
-        if let Some(attached) = &mut attached {
-            self.await_names(record, attached)?;
-        }
         let placed = match &mut keeper {
             Some(keeper) => matches!(keeper.answer()?, Message::Placed { prepared: true }),
             None => false,
         };
         let cgroup = self.make_cgroup(record, placed)?;
         let cgroup_path = cgroup.path().to_owned();
+        if let Some(attached) = &mut attached {
+            self.await_names(record, attached).inspect_err(|_| _ = cgroup.remove())?;
+        }
         let started = match keeper {
             None => {
                 let rootfs =

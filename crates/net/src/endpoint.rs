@@ -425,6 +425,13 @@ pub fn loopback(namespace: BorrowedFd<'_>) -> Result<()> {
     Links::open_in(namespace)?.commit(&mut batch)
 }
 
+/// The same for the caller's namespace.
+pub fn loopback_here() -> Result<()> {
+    let mut batch = Batch::new();
+    batch.up(LOOPBACK, true);
+    Links::open()?.commit(&mut batch)
+}
+
 /// In every namespace the loopback interface is number 1.
 const LOOPBACK: u32 = 1;
 
