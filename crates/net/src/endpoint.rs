@@ -152,7 +152,8 @@ impl Host {
         let v6 = std::path::Path::new("/proc/sys/net/ipv6/conf").exists();
         let known =
             |link: crate::link::Link| filter::Input { index: link.index, back: back.clone(), v6 };
-        if let Some(link) = self.links.get(&out)? {
+        // Switched on last of all: what is on is whole, whoever was killed.
+        if let Some(link) = self.links.get(&out)?.filter(|link| link.up) {
             return Ok(Some(known(link)));
         }
         let mut batch = Batch::new();

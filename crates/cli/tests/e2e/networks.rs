@@ -920,6 +920,19 @@ fn a_host_firewall_is_honoured() {
     let refused = ask(&outside, &format!("{HOST}:8082")).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(with(&["network", "repair"]), "nothing to mend");
+    // Somebody takes the pair of interfaces away, or whoever made it was killed half-way.
+    let links = Links::open_in(e.host.fd()).unwrap();
+    let circle = links.list().unwrap().into_iter().find(|l| l.name.starts_with("whin-")).unwrap();
+    links.delete([circle.name.as_str()]).unwrap();
+    assert!(with(&["network", "repair"]).contains("made the table of rules anew"));
+    answers(&outside, &format!("{HOST}:8080"), "hello");
+    for link in links.list().unwrap().into_iter().filter(|l| l.name.starts_with("whin-")) {
+        let mut batch = Batch::new();
+        batch.up(link.index, false);
+        links.commit(&mut batch).unwrap();
+    }
+    with(&["network", "repair"]);
+    answers(&outside, &format!("{HOST}:8080"), "hello");
     // Without the setting the rules are others, and the pair of interfaces goes.
     assert!(e.ok(["network", "repair"]).contains("made the table of rules anew"));
     answers(&outside, &format!("{HOST}:8081"), "hello");
