@@ -42,6 +42,8 @@ pub(crate) mod option {
     pub(crate) const MTU: &str = "com.docker.network.driver.mtu";
     pub(crate) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
     pub(crate) const PREFIX: &str = "com.docker.network.container_iface_prefix";
+    /// Ours, and not shown: the options for addresses, as JSON, if any were given at all.
+    pub(crate) const IPAM: &str = "wherry.ipam-options";
     pub(crate) const PARENT: &str = "parent";
     pub(crate) const MACVLAN_MODE: &str = "macvlan_mode";
     pub(crate) const IPVLAN_MODE: &str = "ipvlan_mode";

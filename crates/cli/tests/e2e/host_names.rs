@@ -182,6 +182,10 @@ fn the_file_is_as_it_was() {
     host.ok(&["dns", "enable", "--address", "127.0.0.99"]);
     assert!(host.ok(&["dns", "status"]).contains("server: answers"));
     assert!(!host.finds("one").is_empty());
+    // Somebody wrote the file; who asks for it has it mended at once.
+    fs::write(host.root().join("etc/resolv.conf"), BEFORE).unwrap();
+    assert_eq!(host.ok(&["network", "repair"]), "brought the host's resolver in line");
+    assert_eq!(host.ok(&["network", "repair"]), "nothing to mend");
     // A disable that was killed half-way is finished by whoever looks next.
     let wish = host.e.data_root().join("dns.json");
     let text = fs::read_to_string(&wish).unwrap().replace("true", "false");

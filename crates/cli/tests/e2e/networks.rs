@@ -627,6 +627,11 @@ fn making_and_removing_networks() {
         e.ok(["network", "inspect", "-f", "{{(index .IPAM.Config 0).IPRange}}", &id[..6]]),
         "10.60.5.0/24"
     );
+    // As Docker shows options that were given and are none.
+    assert_eq!(e.ok(["network", "inspect", "-f", "{{json .IPAM.Options}}", "net"]), "{}");
+    assert_eq!(e.ok(["network", "inspect", "-f", "{{json .IPAM.Options}}", "bridge"]), "null");
+    let options = e.ok(["network", "inspect", "-f", "{{json .Options}}", "net"]);
+    assert_eq!(options, "{\"com.docker.network.driver.mtu\":\"9000\"}");
     let out =
         e.ok(["run", "--rm", "--network", "net", "bb", "sh", "-c", "ip addr show eth0; ip route"]);
     for part in ["mtu 9000", "10.60.5.0/16", "default via 10.60.0.254"] {

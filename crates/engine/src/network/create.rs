@@ -230,6 +230,11 @@ impl Engine {
             created_ns: clock::now(),
             subnets: self.choose_subnets(request, &configs, &used)?,
         };
+        if let Some(options) = &request.ipam.options {
+            let text = serde_json::to_string(options)
+                .map_err(|e| Error::system("cannot write options of addresses", e))?;
+            network.options.insert(option::IPAM.into(), text);
+        }
         network.ipv6 = network.subnets.iter().any(|s| s.subnet.prefix.address.is_ipv6());
         if network.driver != "bridge" {
             self.make_parent(host, &network)?;

@@ -25,7 +25,7 @@ use super::resolver::{self, Block, Resolver};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{self, Record};
-use crate::types::{HostNames, HostNamesRequest};
+use crate::types::{HostNames, HostNamesRequest, NetworkRepair};
 
 /// Addresses that are tried when none is named: the first as in containers.
 const ADDRESSES: std::ops::RangeInclusive<u8> = 11..=29;
@@ -306,6 +306,21 @@ impl Engine {
             return Ok(());
         }
         self.await_name_server()
+    }
+
+    /// The host's files say what was asked for, and the server knows it.
+    pub(super) fn repair_host_names(&self, report: &mut NetworkRepair) {
+        if self.wish().is_none() {
+            return;
+        }
+        match self.tend_resolver() {
+            Ok(true) => report.done.push("brought the host's resolver in line".into()),
+            Ok(false) => {}
+            Err(e) => report.failed.push(e.message),
+        }
+        if let Err(e) = self.wake_names() {
+            report.failed.push(e.message);
+        }
     }
 
     /// As [`Engine::wake_names`], for a start: nobody waits for it.

@@ -140,6 +140,7 @@ impl Engine {
             }
         }
         self.repair_ports(host, &mut report)?;
+        self.repair_host_names(&mut report);
         Ok(report)
     }
 
