@@ -62,17 +62,18 @@ class Wherry:
 
 
 class Docker:
-    """A dockerd of our own, with a data root of its own and without networks."""
+    """A dockerd of our own, with a data root of its own and without networks, unless it is in a network
+    namespace of its own."""
 
-    def __init__(self, base):
+    def __init__(self, base, networks=False):
         self.root = f"{base}/docker"
         socket = f"unix://{base}/docker.sock"
         self.command = ["docker", "-H", socket]
         self.log = open(f"{base}/docker.log", "w")
         self.daemon = subprocess.Popen(
             ["dockerd", "--data-root", self.root, "--exec-root", f"{base}/docker-run", "--pidfile",
-             f"{base}/docker.pid", "-H", socket, "--bridge", "none", "--iptables=false",
-             "--ip6tables=false"], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+             f"{base}/docker.pid", "-H", socket,
+             *([] if networks else ["--bridge", "none", "--iptables=false", "--ip6tables=false"])], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         for _ in range(120):
             time.sleep(0.25)
             if self.daemon.poll() is not None:

@@ -56,6 +56,7 @@ fn run<V: Verb>(context: &Context, matches: &mut ArgMatches) -> Outcome {
 pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("config", "Look at the settings"),
     ("container", "Manage containers"),
+    ("dns", "Have the host resolve names of containers"),
     ("image", "Manage images"),
     ("manifest", "Look at manifests in registries"),
     ("network", "Manage networks"),
@@ -80,6 +81,9 @@ pub(crate) const VERBS: &[Entry] = &[
     Entry::of::<verbs::cp::Args>(),
     Entry::of::<verbs::create::Args>(),
     Entry::of::<verbs::diff::Args>(),
+    Entry::of::<verbs::dns_disable::Args>(),
+    Entry::of::<verbs::dns_enable::Args>(),
+    Entry::of::<verbs::dns_status::Args>(),
     Entry::of::<verbs::doctor::Args>(),
     Entry::of::<verbs::events::Args>(),
     Entry::of::<verbs::exec::Args>(),

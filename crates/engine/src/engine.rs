@@ -263,7 +263,9 @@ impl Engine {
         if let Some(host) = self.network.get() {
             return Ok(host);
         }
-        let host = net::endpoint::Host::open(&self.settings().network_tag())?;
+        let settings = self.settings();
+        let host = net::endpoint::Host::open(&settings.network_tag())?
+            .respecting_input(settings.publish_respects_input);
         Ok(self.network.get_or_init(|| host))
     }
 

@@ -6,14 +6,16 @@
 //!
 //! Start reading at [`start`]: what a container's start does. `create` makes and removes networks,
 //! `connect` changes what running containers are in, `repair` compares the database with the kernel,
-//! `names` is the name server's process.
+//! `names` is the name server's process, `host_names` and `resolver` have the host ask it, too.
 
 mod connect;
 pub(crate) mod create;
 pub(crate) mod files;
+mod host_names;
 pub(crate) mod names;
 mod ports;
 mod repair;
+mod resolver;
 mod show;
 pub(crate) mod start;
 
@@ -40,6 +42,8 @@ pub(crate) mod option {
     pub(crate) const MTU: &str = "com.docker.network.driver.mtu";
     pub(crate) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
     pub(crate) const PREFIX: &str = "com.docker.network.container_iface_prefix";
+    /// Ours, and not shown: the options for addresses, as JSON, if any were given at all.
+    pub(crate) const IPAM: &str = "wherry.ipam-options";
     pub(crate) const PARENT: &str = "parent";
     pub(crate) const MACVLAN_MODE: &str = "macvlan_mode";
     pub(crate) const IPVLAN_MODE: &str = "ipvlan_mode";

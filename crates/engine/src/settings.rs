@@ -161,6 +161,8 @@ pub struct Settings {
     pub address_pools: Vec<net::address::Pool>,
     /// The host's address that ports are published at unless they name one; `None` is all of them.
     pub publish_address: Option<std::net::IpAddr>,
+    /// What comes from elsewhere to published ports has to pass the host's input chains.
+    pub publish_respects_input: bool,
     /// File with mirrors and rewrites of registries; empty is the default one, which may be missing.
     pub registries: PathBuf,
     /// Say more.
@@ -199,6 +201,7 @@ pub const KEYS: &[&str] = &[
     "log-level",
     "log-opts",
     "publish-address",
+    "publish-respects-input",
     "registries",
     "run-root",
     "runtimes",
@@ -246,6 +249,15 @@ impl Settings {
             "" if self.data_root == Path::new(DEFAULT_DATA_ROOT) => "wherry0".into(),
             "" => format!("wherry{}", self.network_tag()),
             name => name.to_owned(),
+        }
+    }
+
+    /// The first part of the domain the host finds containers in. Engines on other data roots than the
+    /// usual one have others.
+    pub fn dns_label(&self) -> String {
+        match self.data_root == Path::new(DEFAULT_DATA_ROOT) {
+            true => "wherry".into(),
+            false => format!("wherry{}", self.network_tag()),
         }
     }
 

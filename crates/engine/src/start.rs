@@ -222,15 +222,15 @@ impl Engine {
             }
         }
         let health = config.healthcheck.as_ref().is_some_and(crate::health::is_on);
-        if let Some(attached) = &mut attached {
-            self.await_names(record, attached)?;
-        }
         let placed = match &mut keeper {
             Some(keeper) => matches!(keeper.answer()?, Message::Placed { prepared: true }),
             None => false,
         };
         let cgroup = self.make_cgroup(record, placed)?;
         let cgroup_path = cgroup.path().to_owned();
+        if let Some(attached) = &mut attached {
+            self.await_names(record, attached).inspect_err(|_| _ = cgroup.remove())?;
+        }
         let started = match keeper {
             None => {
                 let rootfs =
@@ -308,6 +308,10 @@ impl Engine {
                     format!("container {} was removed while it was being started", record.name),
                 ));
             }
+        }
+        if attached.is_some() && !networks.0 {
+            // Those with names of their own have woken it.
+            self.wake_names_later();
         }
         Ok(attachment)
     }

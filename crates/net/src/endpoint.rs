@@ -92,6 +92,7 @@ pub struct Host {
     pub links: Links,
     /// Rules.
     pub filter: Filter,
+    respects_input: bool,
 }
 
 impl Host {
@@ -102,6 +103,7 @@ impl Host {
             engine: engine.into(),
             links: Links::open()?,
             filter: Filter::open(&table(engine))?,
+            respects_input: false,
         })
     }
 
@@ -117,7 +119,84 @@ impl Host {
         if ipv6 {
             set_sysctl("ipv6/conf/all/forwarding", "1")?;
         }
-        self.filter.ensure()
+        self.filter.ensure(self.input()?.as_ref())
+    }
+
+    /// Has connections from elsewhere to published ports pass the host's input chains, as if the
+    /// program listened on the host itself.
+    ///
+    /// The kernel translates addresses before it decides whether a packet is for the host; translated
+    /// packets never see the input hook. So those that begin a connection are left as they are there.
+    /// Our chain stands behind all others of the input hook: who comes so far was let through. It sends
+    /// a copy out by one end of a pair of interfaces and drops the packet; the copy comes in by the
+    /// other end, where addresses are translated. All later packets of the connection go straight.
+    pub fn respecting_input(self, yes: bool) -> Self {
+        Self { respects_input: yes, filter: self.filter.with_input(yes), ..self }
+    }
+
+    fn circle(&self) -> (String, String) {
+        let short = self.engine.get(..8).unwrap_or(&self.engine);
+        (format!("whin-{short}o"), format!("whin-{short}i"))
+    }
+
+    /// The pair of interfaces of [`Self::respecting_input`], made unless it is there.
+    fn input(&self) -> Result<Option<filter::Input>> {
+        /// A host's address for no purpose (RFC 7600): the kernel checks where packets come from only
+        /// on interfaces that have one.
+        const DUMMY: Prefix =
+            Prefix { address: IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), length: 32 };
+        if !self.respects_input {
+            return Ok(None);
+        }
+        let (out, back) = self.circle();
+        let v6 = std::path::Path::new("/proc/sys/net/ipv6/conf").exists();
+        let known =
+            |link: crate::link::Link| filter::Input { index: link.index, back: back.clone(), v6 };
+        // Switched on last of all: what is on is whole, whoever was killed.
+        if let Some(link) = self.links.get(&out)?.filter(|link| link.up) {
+            return Ok(Some(known(link)));
+        }
+        let mut batch = Batch::new();
+        batch.circle(&out, &back);
+        for name in [&out, &back] {
+            batch.alias(name, &name::alias(&self.engine, "-", INPUT));
+        }
+        // Somebody else may make it at the same time.
+        let mut errors = self.links.commit_all(&mut batch)?;
+        errors.retain(|e| e.errno() != Some(Errno::EXIST));
+        all(errors)?;
+        for name in [&out, &back] {
+            if v6 {
+                _ = set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "0");
+            }
+            // Wherever the sender is, the way back to it leads elsewhere.
+            set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), "2")?;
+        }
+        let mut batch = Batch::new();
+        batch.address(self.links.index(&back)?, DUMMY);
+        batch.up_without_neighbours(self.links.index(&back)?);
+        batch.up_without_neighbours(self.links.index(&out)?);
+        let mut errors = self.links.commit_all(&mut batch)?;
+        errors.retain(|e| e.errno() != Some(Errno::EXIST));
+        all(errors)?;
+        let link = self.links.get(&out)?;
+        link.map(|link| Some(known(link)))
+            .ok_or_else(|| Error::kernel(format!("find {out}"), Errno::NODEV))
+    }
+
+    /// Replaces the table of rules with one that has these networks and ports.
+    pub fn rebuild(&self, networks: &[filter::Network], ports: &[(Port, String)]) -> Result<()> {
+        self.filter.rebuild(self.input()?.as_ref(), networks, ports)
+    }
+
+    /// Removes the rules with all that is in them.
+    pub fn remove_rules(&self) -> Result<()> {
+        let (out, _) = self.circle();
+        let mut errors: Vec<_> = self.filter.remove().err().into_iter().collect();
+        if self.links.get(&out)?.is_some() {
+            errors.extend(self.links.delete([out.as_str()]).err());
+        }
+        all(errors)
     }
 
     /// Makes a network's bridge with its addresses and rules, or what is missing of them. Must be
@@ -332,6 +411,9 @@ impl Host {
     }
 }
 
+/// What stands in the alias of the interfaces of [`Host::respecting_input`] in place of a network.
+pub const INPUT: &str = "input";
+
 /// The name of an engine's table.
 pub fn table(engine: &str) -> String {
     format!("wherry-{engine}")
@@ -342,6 +424,13 @@ pub fn loopback(namespace: BorrowedFd<'_>) -> Result<()> {
     let mut batch = Batch::new();
     batch.up(LOOPBACK, true);
     Links::open_in(namespace)?.commit(&mut batch)
+}
+
+/// The same for the caller's namespace.
+pub fn loopback_here() -> Result<()> {
+    let mut batch = Batch::new();
+    batch.up(LOOPBACK, true);
+    Links::open()?.commit(&mut batch)
 }
 
 /// In every namespace the loopback interface is number 1.

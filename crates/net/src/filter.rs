@@ -32,8 +32,7 @@ use crate::netlink::{
 };
 use expression::Ip;
 use rules::{
-    DELETE_ELEMENTS, DELETE_TABLE, GET_ELEMENTS, GET_TABLE, NEW_ELEMENTS, VERSION, message,
-    transaction,
+    DELETE_ELEMENTS, DELETE_TABLE, GET_ELEMENTS, GET_TABLE, NEW_ELEMENTS, message, transaction,
 };
 
 /// A protocol with ports.
@@ -102,6 +101,18 @@ pub struct Network {
     pub masquerade: bool,
 }
 
+/// Has what comes for published ports pass the host's own input chains first: by a pair of interfaces
+/// that lead to each other, see [`crate::endpoint::Host::respecting_input`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// Number of the interface where what was let through goes out.
+    pub index: u32,
+    /// The interface where it comes in again.
+    pub back: String,
+    /// The host has IPv6.
+    pub v6: bool,
+}
+
 /// What the table contains, for comparison with what it should.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contents {
@@ -132,6 +143,8 @@ struct Element {
 pub struct Filter {
     socket: Socket,
     table: String,
+    /// The table has the sets of [`Input`], too.
+    with_input: bool,
 }
 
 /// The set's name, its element.
@@ -140,13 +153,37 @@ type Change = (String, Element);
 impl Filter {
     /// Of the caller's namespace. `table` names the engine, so that two engines have two tables.
     pub fn open(table: &str) -> Result<Self> {
-        Socket::open(Family::Netfilter).map(|socket| Self { socket, table: table.into() })
+        let socket = Socket::open(Family::Netfilter)?;
+        Ok(Self { socket, table: table.into(), with_input: false })
     }
 
     /// Of another namespace.
     pub fn open_in(namespace: BorrowedFd<'_>, table: &str) -> Result<Self> {
         let socket = Socket::open_in(namespace, Family::Netfilter)?;
-        Ok(Self { socket, table: table.into() })
+        Ok(Self { socket, table: table.into(), with_input: false })
+    }
+
+    /// For tables that are made with an [`Input`].
+    pub(crate) fn with_input(self, yes: bool) -> Self {
+        Self { with_input: yes, ..self }
+    }
+
+    fn port_changes<'a>(
+        &self,
+        ports: impl IntoIterator<Item = (&'a Port, &'a str)>,
+    ) -> Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        for (port, owner) in ports {
+            changes.push(port_change(port, owner)?);
+        }
+        if self.with_input {
+            let open = |(set, element): &Change| {
+                (format!("open-{set}"), Element { key: element.key.clone(), ..Element::default() })
+            };
+            let opened: Vec<Change> = changes.iter().map(open).collect();
+            changes.extend(opened);
+        }
+        Ok(changes)
     }
 
     /// Makes the table unless it is there. Returns whether it was made: then it is empty, and all
@@ -154,21 +191,21 @@ impl Filter {
     ///
     /// # Errors
     /// A table of another version is [`Error::OtherRules`]; [`Self::rebuild`] replaces it.
-    pub fn ensure(&self) -> Result<bool> {
-        if self.is_there()? {
+    pub fn ensure(&self, input: Option<&Input>) -> Result<bool> {
+        if self.is_there(input)? {
             return Ok(false);
         }
         let mut batch = transaction(&format!("create nftables table {}", self.table), |batch| {
-            rules::write(batch, &self.table, true)
+            rules::write(batch, &self.table, true, input)
         });
         match self.socket.transact(&mut batch, |_| ()) {
             // Somebody else was quicker; a transaction is there as a whole.
-            Err(e) if e.errno() == Some(Errno::EXIST) => self.is_there().map(|_| false),
+            Err(e) if e.errno() == Some(Errno::EXIST) => self.is_there(input).map(|_| false),
             other => other.map(|()| true),
         }
     }
 
-    fn is_there(&self) -> Result<bool> {
+    fn is_there(&self, input: Option<&Input>) -> Result<bool> {
         let mut batch = Batch::new();
         message(&mut batch, GET_TABLE, 0, format!("look for nftables table {}", self.table));
         batch.text(1, &self.table);
@@ -182,22 +219,26 @@ impl Filter {
             other => other?,
         }
         match version {
-            Some(version) if version == rules::comment(VERSION) => Ok(true),
+            Some(version) if version == rules::version(input) => Ok(true),
             _ => Err(Error::OtherRules(self.table.clone())),
         }
     }
 
     /// Replaces the whole table in one transaction: no packet sees it half done.
-    pub fn rebuild(&self, networks: &[Network], ports: &[(Port, String)]) -> Result<()> {
+    pub fn rebuild(
+        &self,
+        input: Option<&Input>,
+        networks: &[Network],
+        ports: &[(Port, String)],
+    ) -> Result<()> {
         let mut changes = Vec::new();
         for network in networks {
             changes.extend(network_changes(network)?);
         }
-        for (port, owner) in ports {
-            changes.push(port_change(port, owner)?);
-        }
+        changes
+            .extend(self.port_changes(ports.iter().map(|(port, owner)| (port, owner.as_str())))?);
         let mut batch = transaction(&format!("replace nftables table {}", self.table), |batch| {
-            rules::write(batch, &self.table, false);
+            rules::write(batch, &self.table, false, input);
             self.write(batch, NEW_ELEMENTS, CREATE, &changes, "add");
         });
         self.socket.transact(&mut batch, |_| ())
@@ -229,7 +270,9 @@ impl Filter {
             message(batch, DELETE_TABLE, 0, action.clone());
             batch.text(1, &self.table);
         });
-        forgiving(self.socket.transact(&mut batch, |_| ()))
+        forgiving(self.socket.transact(&mut batch, |_| ()))?;
+        let mut batch = transaction(&action, |batch| rules::remove_copies(batch, &self.table));
+        self.socket.transact(&mut batch, |_| ())
     }
 
     /// Adds a network. Adding it again is no error.
@@ -247,7 +290,7 @@ impl Filter {
     /// # Errors
     /// [`Error::PortTaken`], if another container has one of them.
     pub fn publish(&self, ports: &[Port], owner: &str) -> Result<()> {
-        let changes = ports.iter().map(|p| port_change(p, owner)).collect::<Result<Vec<_>>>()?;
+        let changes = self.port_changes(ports.iter().map(|port| (port, owner)))?;
         match self.apply(NEW_ELEMENTS, CREATE | EXCL, &changes, "publish") {
             Err(e) if e.errno() == Some(Errno::EXIST) => {
                 let there = self.contents()?.ports;
@@ -275,7 +318,7 @@ impl Filter {
 
     /// Takes ports back; those that are not published are no error.
     pub fn unpublish(&self, ports: &[Port]) -> Result<()> {
-        let changes = ports.iter().map(|p| port_change(p, "")).collect::<Result<Vec<_>>>()?;
+        let changes = self.port_changes(ports.iter().map(|port| (port, "")))?;
         self.delete(&changes)
     }
 

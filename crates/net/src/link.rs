@@ -255,6 +255,45 @@ impl Batch {
         self.close(info);
     }
 
+    /// Makes a pair of interfaces of this namespace that lead to each other and know no neighbours:
+    /// whatever goes out by one comes in by the other.
+    pub fn circle(&mut self, out: &str, back: &str) {
+        // One hardware address for both, so that what comes in is meant.
+        const MAC: Mac = Mac([0x02, 0x42, 0, 0, 0, 1]);
+        const MTU: u32 = 65_535;
+        let action = format!("create the interface pair {out} and {back}");
+        self.message(NEWLINK, ACK | CREATE | EXCL, &header(0, 0, 0), action);
+        self.describe_link(&NewLink { name: out, mtu: MTU, mac: Some(MAC) });
+        let info = self.open(IFLA_LINKINFO);
+        self.text(INFO_KIND, "veth");
+        let data = self.open(INFO_DATA);
+        let peer = self.open(VETH_INFO_PEER);
+        self.raw(&header(0, 0, 0));
+        self.describe_link(&NewLink { name: back, mtu: MTU, mac: Some(MAC) });
+        self.close(peer);
+        self.close(data);
+        self.close(info);
+    }
+
+    /// Switches an interface on that asks for no neighbours.
+    pub fn up_without_neighbours(&mut self, index: u32) {
+        const NO_ARP: u32 = 0x80;
+        let flags = UP | NO_ARP;
+        let action = format!("set interface {index} up");
+        self.message(NEWLINK, ACK, &header(index, flags, flags), action);
+    }
+
+    /// Asks for an interface of a kind without saying what it needs.
+    fn nothing_of(&mut self, kind: &str) {
+        self.message(
+            NEWLINK,
+            ACK | CREATE | EXCL,
+            &header(0, 0, 0),
+            format!("create {kind} interface"),
+        );
+        self.kind(kind);
+    }
+
     /// Makes a macvlan or ipvlan interface in another namespace, on a parent of this one.
     pub fn parented(
         &mut self,
@@ -509,6 +548,18 @@ impl Links {
         match self.get(name)? {
             Some(link) => Ok(link.index),
             None => Err(Error::kernel(format!("find interface {name}"), Errno::NODEV)),
+        }
+    }
+
+    /// Whether the kernel has interfaces of a kind that stands on a parent: `macvlan`, `ipvlan`. It
+    /// refuses one without a parent for that reason only if it knows the kind; nothing is made.
+    pub fn knows(&self, kind: &str) -> Result<bool> {
+        let mut batch = Batch::new();
+        batch.nothing_of(kind);
+        match self.commit(&mut batch) {
+            Err(e) if e.errno() == Some(Errno::OPNOTSUPP) => Ok(false),
+            Err(e) if e.errno() != Some(Errno::INVAL) => Err(e),
+            _ => Ok(true),
         }
     }
 

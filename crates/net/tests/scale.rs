@@ -130,7 +130,7 @@ fn everything_goes_and_comes_back() {
     };
     let ports = [(endpoint.ports[0].clone(), endpoint.container.clone())];
     for _ in 0..2 {
-        world.engine.filter.rebuild(&[rules(&net), rules(&top)], &ports).unwrap();
+        world.engine.rebuild(&[rules(&net), rules(&top)], &ports).unwrap();
         let mut now = world.engine.filter.contents().unwrap();
         now.bridges.sort();
         let mut truth = truth.clone();

@@ -104,6 +104,7 @@ fn text(i: &Info, debug: bool) -> String {
     line(2, "Volume", &i.plugins.volume.join(" "));
     line(2, "Network", &i.plugins.network.join(" "));
     line(2, "Log", &i.plugins.log.join(" "));
+    line(1, "IPv4 Forwarding", &i.ipv4_forwarding.to_string());
     line(1, "Swarm", &i.swarm.local_node_state);
     let runtimes: Vec<&str> = i.runtimes.keys().map(String::as_str).collect();
     line(1, "Runtimes", &runtimes.join(" "));

@@ -12,6 +12,7 @@ mod cost;
 mod deaths;
 mod errors;
 mod files;
+mod host_names;
 mod images;
 mod limits;
 mod loops;

@@ -1,7 +1,10 @@
 //! Networks, with namespaces that stand for hosts: nothing here is in the machine's own.
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use net::link::{Links, NewLink};
@@ -58,6 +61,50 @@ fn answers(from: &Namespace, address: &str, wanted: &str) {
     until(&format!("{address} answers {wanted}"), || {
         ask(from, address).is_ok_and(|answer| answer == wanted)
     });
+}
+
+/// A server of datagrams in a container's network: it gives back what it gets, with `got ` before.
+/// Its socket holds the namespace, so it ends with this.
+struct Datagrams(Arc<AtomicBool>, Option<std::thread::JoinHandle<()>>);
+
+impl Datagrams {
+    fn new(e: &Engine, container: &str, port: u16) -> Self {
+        let pid = e.inspect("{{.State.Pid}}", container);
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+        let socket = within(namespace.as_fd(), || UdpSocket::bind(("::", port))).unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = over.clone();
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((length, to)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(&[b"got ", &buffer[..length]].concat(), to);
+                }
+            }
+        });
+        Self(over, Some(thread))
+    }
+}
+
+impl Drop for Datagrams {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        let _ = self.1.take().unwrap().join();
+    }
+}
+
+/// What a server of datagrams answers.
+fn says(from: &Namespace, address: &str) -> std::io::Result<String> {
+    let address: SocketAddr = address.parse().unwrap();
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = within(from.fd(), || UdpSocket::bind(any)).unwrap()?;
+    socket.set_read_timeout(Some(Duration::from_millis(1500)))?;
+    socket.send_to(b"you", address)?;
+    let mut buffer = [0; 64];
+    let (length, sender) = socket.recv_from(&mut buffer)?;
+    assert_eq!(sender, address, "the answer is from whom was asked");
+    Ok(text(&buffer[..length]))
 }
 
 /// Starts a container that says a word on a port.
@@ -580,6 +627,11 @@ fn making_and_removing_networks() {
         e.ok(["network", "inspect", "-f", "{{(index .IPAM.Config 0).IPRange}}", &id[..6]]),
         "10.60.5.0/24"
     );
+    // As Docker shows options that were given and are none.
+    assert_eq!(e.ok(["network", "inspect", "-f", "{{json .IPAM.Options}}", "net"]), "{}");
+    assert_eq!(e.ok(["network", "inspect", "-f", "{{json .IPAM.Options}}", "bridge"]), "null");
+    let options = e.ok(["network", "inspect", "-f", "{{json .Options}}", "net"]);
+    assert_eq!(options, "{\"com.docker.network.driver.mtu\":\"9000\"}");
     let out =
         e.ok(["run", "--rm", "--network", "net", "bb", "sh", "-c", "ip addr show eth0; ip route"]);
     for part in ["mtu 9000", "10.60.5.0/16", "default via 10.60.0.254"] {
@@ -678,6 +730,34 @@ fn bridges_and_parents_of_others() {
     e.ok(["network", "disconnect", "mac", "m2"]);
     assert_eq!(e.ok(["exec", "m2", "ls", "/sys/class/net"]), "lo");
     e.ok(["rm", "-f", "m1", "m2"]);
+    let args = ["network", "create", "-d", "ipvlan", "-o", "parent=nic0", "ipv"];
+    if links.knows("ipvlan").unwrap() {
+        e.ok(args);
+        e.ok(["run", "--rm", "--network", "ipv", "bb", "ls", "/sys/class/net/eth0"]);
+    } else {
+        assert!(e.fails(1, args).contains("this kernel has no ipvlan interfaces"));
+    }
+    assert!(links.knows("macvlan").unwrap() && !links.knows("nonsense").unwrap());
+    e.finish();
+}
+
+#[test]
+fn addresses_of_one_link() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    let own = ["--link-local-ip", "169.254.7.7", "--link-local-ip", "fe80::77"];
+    let mut args = vec!["run", "-d", "--name", "one", "--network", "net"];
+    args.extend(own);
+    args.extend(["bb", "sleep", "1000"]);
+    e.ok(args);
+    let has = e.ok(["exec", "one", "ip", "addr", "show", "eth0"]);
+    for part in [&address(&e, "one", "net"), "169.254.7.7/16", "fe80::77/64"] {
+        assert!(has.contains(part), "{part} in {has}");
+    }
+    e.ok(["network", "connect", "--link-local-ip", "169.254.7.8", "bridge", "one"]);
+    assert!(e.ok(["exec", "one", "ip", "addr", "show", "eth1"]).contains("169.254.7.8/16"));
+    let wrong = ["run", "--rm", "--network", "net", "--link-local-ip", "10.0.0.1", "bb", "true"];
+    assert!(e.fails(125, wrong).contains("invalid link-local IP address: 10.0.0.1"));
     e.finish();
 }
 
@@ -786,6 +866,280 @@ fn killed_starts_leave_nothing() {
         e.ok(["run", "--rm", "--network", "net", "-p", "8080:80", "bb", "true"]);
     }
     until("all ports were taken back", || e.ok(["network", "repair"]) == "nothing to mend");
+    e.ok(["network", "rm", "net"]);
+    nothing_left(&e);
+    e.finish();
+}
+
+/// What comes from elsewhere passes the host's own input chains, if the settings say so.
+#[test]
+fn a_host_firewall_is_honoured() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    let firewall = "table inet fw {
+        chain input {
+            type filter hook input priority 0; policy drop
+            ct state established,related accept
+            iif lo accept
+            meta l4proto ipv6-icmp accept
+            tcp dport { 8080, 8082 } accept
+            udp dport 8080 accept
+        }
+    }\n";
+    let rules = e.path("firewall");
+    std::fs::write(&rules, firewall).unwrap();
+    assert!(e.host.command("nft").arg("-f").arg(&rules).status().unwrap().success());
+    // As strict as a host may be about where packets come from.
+    let strict = || net::namespace::set_sysctl("ipv4/conf/all/rp_filter", "1").unwrap();
+    within(e.host.fd(), strict).unwrap();
+    let config = e.path("config.toml");
+    std::fs::write(&config, "publish-respects-input = true\n").unwrap();
+    let with = |args: &[&str]| {
+        let output = e.command().arg("--config").arg(&config).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    with(&["network", "create", "--ipv6", "--subnet", "fd00:60::/64", "six"]);
+    let run: Vec<&str> = ["run", "-d", "--name", "web", "--network", "six"]
+        .into_iter()
+        .chain(["-p", "8080:80", "-p", "8081:80", "-p", "8082:99"])
+        .chain(["-p", "8080:81/udp", "-p", "8081:81/udp"])
+        .chain(["bb", "nc", "-ll", "-p", "80", "-e", "echo", "hello"])
+        .collect();
+    with(&run);
+    let server = Datagrams::new(&e, "web", 81);
+    with(&["run", "-d", "--name", "other", "bb", "sleep", "1000"]);
+    answers(&outside, &format!("{HOST}:8080"), "hello");
+    answers(&outside, "[2001:db8::1]:8080", "hello");
+    answers(&e.host, "127.0.0.1:8081", "hello");
+    answers(&e.host, &format!("{HOST}:8081"), "hello");
+    assert_eq!(hears(&e, "other", HOST, 8080), "hello");
+    let says = |port: u16| says(&outside, &format!("{HOST}:{port}"));
+    assert_eq!(says(8080).unwrap(), "got you");
+    // What the firewall says nothing of, and what nobody listens on.
+    assert!(says(8081).is_err());
+    for address in [format!("{HOST}:8081"), "[2001:db8::1]:8081".into()] {
+        assert_eq!(ask(&outside, &address).unwrap_err().kind(), ErrorKind::TimedOut, "{address}");
+    }
+    assert_eq!(hears(&e, "other", HOST, 8081), "");
+    let refused = ask(&outside, &format!("{HOST}:8082")).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(with(&["network", "repair"]), "nothing to mend");
+    // Somebody takes the pair of interfaces away, or whoever made it was killed half-way.
+    let links = Links::open_in(e.host.fd()).unwrap();
+    let circle = links.list().unwrap().into_iter().find(|l| l.name.starts_with("whin-")).unwrap();
+    links.delete([circle.name.as_str()]).unwrap();
+    assert!(with(&["network", "repair"]).contains("made the table of rules anew"));
+    answers(&outside, &format!("{HOST}:8080"), "hello");
+    for link in links.list().unwrap().into_iter().filter(|l| l.name.starts_with("whin-")) {
+        let mut batch = Batch::new();
+        batch.up(link.index, false);
+        links.commit(&mut batch).unwrap();
+    }
+    with(&["network", "repair"]);
+    answers(&outside, &format!("{HOST}:8080"), "hello");
+    // Without the setting the rules are others, and the pair of interfaces goes.
+    assert!(e.ok(["network", "repair"]).contains("made the table of rules anew"));
+    answers(&outside, &format!("{HOST}:8081"), "hello");
+    let links = Links::open_in(e.host.fd()).unwrap().list().unwrap();
+    assert!(links.iter().all(|l| !l.name.starts_with("whin-")));
+    with(&["network", "repair"]);
+    assert_eq!(ask(&outside, &format!("{HOST}:8081")).unwrap_err().kind(), ErrorKind::TimedOut);
+    answers(&outside, &format!("{HOST}:8080"), "hello");
+    drop(server);
+    with(&["rm", "-f", "web", "other"]);
+    with(&["network", "rm", "six"]);
+    assert!(
+        e.host.command("nft").args(["delete", "table", "inet", "fw"]).status().unwrap().success()
+    );
+    nothing_left(&e);
+    e.finish();
+}
+
+#[test]
+fn datagrams_and_sctp() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    e.ok(["network", "create", "--ipv6", "--subnet", "fd00:61::/64", "six"]);
+    let ports = ["-p", "8080:81/udp", "-p", "9000-9002:9000-9002/sctp"];
+    let mut args = vec!["run", "-d", "--name", "web", "--network", "six"];
+    args.extend(ports);
+    args.extend(["bb", "sleep", "1000"]);
+    e.ok(args);
+    let server = Datagrams::new(&e, "web", 81);
+    for address in [format!("{HOST}:8080"), "[2001:db8::1]:8080".into()] {
+        assert_eq!(says(&outside, &address).unwrap(), "got you", "{address}");
+        assert_eq!(says(&e.host, &address).unwrap(), "got you", "{address} from the host");
+    }
+    assert_eq!(says(&e.host, "127.0.0.1:8080").unwrap(), "got you");
+    // Not every kernel has sockets of SCTP; the rules lead it all the same.
+    assert_eq!(e.ok(["port", "web", "9001/sctp"]), "0.0.0.0:9001\n[::]:9001");
+    let rules = e.host.command("nft").args(["-n", "list", "ruleset"]).output().unwrap();
+    let rules = text(&rules.stdout);
+    for port in 9000..9003 {
+        assert_eq!(rules.matches(&format!("132 . {port} ")).count(), 2, "{port}: {rules}");
+    }
+    drop(server);
+    e.ok(["rm", "-f", "web"]);
+    assert!(says(&outside, &format!("{HOST}:8080")).is_err());
+    e.ok(["network", "rm", "six"]);
+    nothing_left(&e);
+    e.finish();
+}
+
+#[test]
+fn a_thousand_published_ports() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    // Rules are what a packet passes one by one; what is published must not add any.
+    let rules = || {
+        let listed = e.host.command("nft").args(["-a", "list", "ruleset"]).output().unwrap();
+        let listed = text(&listed.stdout);
+        let of_sets = |line: &&str| line.contains("# handle") && !line.contains(" {");
+        listed.lines().filter(of_sets).count()
+    };
+    serve(&e, "one", "one", 80, &["-p", "7000:80"]);
+    let before = rules();
+    assert!(before > 20, "{before}");
+    serve(&e, "many", "many", 80, &["-p", "8000-8999:8000-8999", "-p", "9000:80"]);
+    assert_eq!(rules(), before);
+    assert_eq!(e.ok(["port", "many"]).lines().count(), 1001);
+    answers(&outside, &format!("{HOST}:9000"), "many");
+    answers(&e.host, "127.0.0.1:7000", "one");
+    let refused = e.fails(125, ["run", "--rm", "-p", "8500:80", "bb", "true"]);
+    assert!(refused.contains("port is already allocated"), "{refused}");
+    e.ok(["rm", "-f", "one", "many"]);
+    nothing_left(&e);
+    e.finish();
+}
+
+#[test]
+fn large_packets_from_end_to_end() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    for namespace in [e.host.fd(), outside.fd()] {
+        let links = Links::open_in(namespace).unwrap();
+        let mut batch = Batch::new();
+        batch.mtu(links.index("up0").unwrap(), 9000);
+        links.commit(&mut batch).unwrap();
+    }
+    e.ok(["network", "create", "-o", "com.docker.network.driver.mtu=9000", "jumbo"]);
+    e.ok(["run", "-d", "--name", "left", "--network", "jumbo", "bb", "sleep", "1000"]);
+    e.ok([
+        "run",
+        "-d",
+        "--name",
+        "right",
+        "--network",
+        "jumbo",
+        "-p",
+        "8080:81/udp",
+        "bb",
+        "sleep",
+        "99",
+    ]);
+    // 8972 bytes and their headers are 9000; a piece more is refused, not cut.
+    let pings = |size: &str, to: &str| {
+        let args = ["exec", "left", "ping", "-c1", "-W2", "-s", size, to];
+        e.run(args).status.success()
+    };
+    assert!(pings("8972", "right") && pings("8972", OUTSIDE));
+    let server = Datagrams::new(&e, "right", 81);
+    let socket = within(outside.fd(), || UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+    set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO).unwrap();
+    socket.connect((HOST, 8080)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut buffer = [0; 9000];
+    socket.send(&[7; 8972]).unwrap();
+    assert!(socket.recv(&mut buffer).is_ok());
+    assert_eq!(socket.send(&[7; 8973]).unwrap_err().raw_os_error(), Some(90));
+    drop(server);
+    e.finish();
+}
+
+#[test]
+fn names_in_turn_and_addresses_of_both_families() {
+    let e = Engine::new();
+    e.ok(["network", "create", "--ipv6", "--subnet", "fd00:62::/64", "six"]);
+    for name in ["one", "two", "three"] {
+        let alias = ["--network", "six", "--network-alias", "all"];
+        let mut args = vec!["run", "-d", "--name", name];
+        args.extend(alias);
+        args.extend(["bb", "sleep", "1000"]);
+        e.ok(args);
+    }
+    // Most programs take the first address of an answer: everybody's turn comes.
+    let mut first = std::collections::BTreeSet::new();
+    for _ in 0..6 {
+        let found = e.run(["exec", "one", "nslookup", "-type=a", "all"]);
+        let found = text(&found.stdout);
+        let addresses: Vec<_> = found
+            .lines()
+            .filter(|line| line.starts_with("Address") && !line.contains("127.0.0.11"))
+            .collect();
+        assert_eq!(addresses.len(), 3, "{found}");
+        first.insert(addresses[0].to_owned());
+    }
+    assert_eq!(first.len(), 3, "{first:?}");
+    let format = "{{(index .NetworkSettings.Networks \"six\").GlobalIPv6Address}}";
+    let v6 = e.inspect(format, "two");
+    let found = text(&e.run(["exec", "one", "nslookup", &v6]).stdout);
+    assert!(found.contains("name = two.six"), "{found}");
+    let found = text(&e.run(["exec", "one", "nslookup", "-type=aaaa", "two"]).stdout);
+    assert!(found.contains(&v6), "{found}");
+    e.finish();
+}
+
+/// Every process of the engine in turn, and all together.
+#[test]
+fn whoever_is_killed_networks_agree_with_what_runs() {
+    let e = Engine::new();
+    let outside = outside(&e);
+    e.ok(["network", "create", "net"]);
+    serve(&e, "web", "hello", 80, &["--network", "net", "-p", "8080:80"]);
+    serve(&e, "plain", "plain", 80, &["-p", "8081:80"]);
+    e.ok(["run", "-d", "--name", "user", "--network", "net", "bb", "sleep", "1000"]);
+    let all: Vec<String> = {
+        until("all are there", || e.keepers().len() >= 3);
+        e.keepers().into_iter().map(|(_, name)| name).collect()
+    };
+    assert!(all.iter().any(|name| name == "wherry-names"), "{all:?}");
+    let kill = |names: &[&str]| {
+        for (pid, name) in e.keepers() {
+            if names.contains(&name.as_str()) {
+                let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+            }
+        }
+    };
+    let own = address(&e, "web", "net");
+    let mut groups: Vec<Vec<&str>> = all.iter().map(|name| vec![name.as_str()]).collect();
+    groups.push(all.iter().map(String::as_str).collect());
+    for group in groups {
+        kill(&group);
+        let at = std::time::Instant::now();
+        answers(&outside, &format!("{HOST}:8080"), "hello");
+        answers(&outside, &format!("{HOST}:8081"), "plain");
+        let found = || text(&e.run(["exec", "user", "nslookup", "web"]).stdout).contains(&own);
+        until("names are found", found);
+        // (A machine that does much else may be slow; the server's own part is milliseconds.)
+        assert!(at.elapsed() < Duration::from_secs(3), "{group:?}: {:?}", at.elapsed());
+        assert_eq!(e.ok(["network", "repair"]), "nothing to mend", "{group:?}");
+        assert_eq!(e.ok(["ps", "-q"]).lines().count(), 3, "{group:?}");
+    }
+    // Containers that die while nobody is there to see it give everything back.
+    let pids = ["web", "plain", "user"].map(|name| e.inspect("{{.State.Pid}}", name));
+    kill(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    for pid in pids {
+        let _ = std::process::Command::new("kill").args(["-9", &pid]).status();
+    }
+    until("their ends are taken in", || e.ok(["ps", "-q"]).is_empty());
+    until("the pairs are gone", || e.interfaces().is_empty());
+    e.ok(["network", "repair"]);
+    assert_eq!(e.ok(["network", "repair"]), "nothing to mend");
+    serve(&e, "other", "other", 80, &["--network", "net", "-p", "8080-8081:80-81"]);
+    answers(&outside, &format!("{HOST}:8080"), "other");
+    e.ok(["rm", "-f", "web", "plain", "user", "other"]);
     e.ok(["network", "rm", "net"]);
     nothing_left(&e);
     e.finish();

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use store::network::{self, Endpoint, Network};
 
 use super::create::note;
-use super::start::{Joined, choose_route, hold, interface_name, read_wanted};
+use super::start::{Joined, choose_route, hold, interface_name, link_local, read_wanted};
 use super::{DEFAULT, gateways, is_network};
 use crate::clock;
 use crate::engine::Engine;
@@ -37,8 +37,12 @@ fn check_settings(network: &Network, settings: &EndpointSettings) -> Result<()> 
             );
         }
     }
-    if !ipam.link_local_ips.is_empty() {
-        return invalid("link-local addresses are not given by this engine: leave them out");
+    for text in &ipam.link_local_ips {
+        if link_local(text).is_none() {
+            return invalid(&format!(
+                "invalid link-local IP address: {text}: give one of 169.254.0.0/16 or fe80::/10"
+            ));
+        }
     }
     for (text, v4) in [(&ipam.ipv4_address, true), (&ipam.ipv6_address, false)] {
         if text.is_empty() {

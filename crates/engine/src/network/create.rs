@@ -193,6 +193,13 @@ impl Engine {
             )));
         }
         check_options(driver, &request.options)?;
+        if driver != "bridge" && !self.network_host()?.links.knows(driver)? {
+            return Err(Error::invalid(format!(
+                "network {}: this kernel has no {driver} interfaces: load its module (modprobe {driver}), \
+                 take a kernel that has it, or another driver",
+                request.name
+            )));
+        }
         let id = names::new_id()?;
         let bridge = match (driver, request.options.get(option::BRIDGE)) {
             ("bridge", Some(name)) if !name.is_empty() => Some(name.clone()),
@@ -223,6 +230,11 @@ impl Engine {
             created_ns: clock::now(),
             subnets: self.choose_subnets(request, &configs, &used)?,
         };
+        if let Some(options) = &request.ipam.options {
+            let text = serde_json::to_string(options)
+                .map_err(|e| Error::system("cannot write options of addresses", e))?;
+            network.options.insert(option::IPAM.into(), text);
+        }
         network.ipv6 = network.subnets.iter().any(|s| s.subnet.prefix.address.is_ipv6());
         if network.driver != "bridge" {
             self.make_parent(host, &network)?;
@@ -583,7 +595,7 @@ impl Engine {
                 self.unmake_network(host, &network)?;
             }
             if others.is_empty() {
-                host.filter.remove()?;
+                host.remove_rules()?;
             }
             Ok(())
         })

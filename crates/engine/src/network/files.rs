@@ -5,6 +5,7 @@ use std::path::Path;
 
 use store::network;
 
+use super::resolver::{self, nameservers};
 use super::start::Attached;
 use super::{gateway_for, start::Joined};
 use crate::engine::Engine;
@@ -15,29 +16,19 @@ use crate::types::HostConfig;
 
 /// Where the name server of a container's networks is, seen from inside.
 pub(crate) const NAME_SERVER: &str = "127.0.0.11";
-/// systemd-resolved's own server; what it asks is in the file of [`UPSTREAM`].
-const STUB: &str = "127.0.0.53";
-const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 /// Asked when the host's own servers can't be reached from a container, as in Docker.
 const PUBLIC: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
 
 const LOCAL: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
      fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
-fn nameservers(text: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| line.trim().strip_prefix("nameserver"))
-        .filter_map(|rest| rest.split_whitespace().next())
-        .map(str::to_owned)
-        .collect()
-}
-
-/// The host's `resolv.conf`; systemd-resolved's with what it asks itself.
+/// The host's `resolv.conf` as it is without us; systemd-resolved's with what it asks itself.
 fn host_resolv_conf() -> String {
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let text = std::fs::read_to_string(resolver::FILE).unwrap_or_default();
+    let text = resolver::without(&text, None);
     let servers = nameservers(&text);
-    if !servers.is_empty() && servers.iter().all(|server| server == STUB) {
-        return std::fs::read_to_string(UPSTREAM).unwrap_or(text);
+    if !servers.is_empty() && servers.iter().all(|server| server == resolver::STUB) {
+        return std::fs::read_to_string(resolver::UPSTREAM).unwrap_or(text);
     }
     text
 }

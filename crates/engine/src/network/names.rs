@@ -28,6 +28,8 @@ use store::network;
 
 use super::DEFAULT;
 use super::files::{NAME_SERVER, upstreams};
+use super::host_names::{self, Wish};
+use super::resolver;
 use super::start::read_wanted;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -36,7 +38,7 @@ use crate::record;
 /// The table of rules in a container's namespace.
 const TABLE: &str = "wherry-names";
 /// The port of name servers.
-const PORT: u16 = 53;
+pub(super) const PORT: u16 = 53;
 /// How long a start waits for the server.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the server looks whether what it knows is still so.
@@ -45,6 +47,12 @@ const LOOK: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the server stays when nobody is left.
 const LINGER: Duration = Duration::from_secs(1);
+/// How often the server looks whether somebody has written the host's `resolv.conf`.
+const TEND: Duration = Duration::from_secs(5);
+/// What comes in place of a container's ID when the host's own wishes have changed.
+const HOST: &str = "host";
+/// The number of the host's sockets; containers' begin behind it.
+const HOST_SCOPE: u64 = 0;
 
 fn failed(what: &str) -> impl Fn(std::io::Error) -> Error {
     move |e| Error::system(format!("name server: {what}"), e)
@@ -86,10 +94,12 @@ fn listen() -> std::io::Result<(UdpSocket, TcpListener)> {
 }
 
 /// Answers from the database.
-struct Book<'a> {
+pub(super) struct Book<'a> {
     engine: &'a Engine,
     /// Who asks, by the number of the socket that was asked.
     scopes: HashMap<u64, String>,
+    /// What the host wants, while it is served.
+    host: Option<Wish>,
 }
 
 /// A network the asking container is in.
@@ -100,7 +110,7 @@ struct Place {
 }
 
 impl Book<'_> {
-    fn db(&self) -> &Connection {
+    pub(super) fn db(&self) -> &Connection {
         self.engine.db()
     }
 
@@ -119,7 +129,7 @@ impl Book<'_> {
     }
 
     /// Containers of a network that have this name there: their own, an alias, the short ID.
-    fn holders(&self, network: &str, name: &str) -> Result<Vec<String>> {
+    pub(super) fn holders(&self, network: &str, name: &str) -> Result<Vec<String>> {
         let mut statement = self.db().prepare_cached(
             "SELECT e.container_id FROM endpoints e JOIN containers c ON c.id = e.container_id \
              WHERE e.network_id = ?1 AND e.interface <> '' AND (lower(c.name) = ?2 \
@@ -130,7 +140,7 @@ impl Book<'_> {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    fn addresses_of(&self, network: &str, container: &str) -> Result<Vec<IpAddr>> {
+    pub(super) fn addresses_of(&self, network: &str, container: &str) -> Result<Vec<IpAddr>> {
         let held = network::held_by(self.db(), container)?;
         Ok(held.into_iter().filter(|(id, _)| id == network).map(|(_, a)| a.address).collect())
     }
@@ -191,6 +201,9 @@ impl Book<'_> {
 
 impl Names for Book<'_> {
     fn addresses(&mut self, scope: u64, name: &str) -> Found {
+        if let (HOST_SCOPE, Some(wish)) = (scope, &self.host) {
+            return self.look_for_host(wish, name).unwrap_or(Found::Elsewhere);
+        }
         match self.look(scope, name) {
             Ok(found) if found.is_empty() => Found::Elsewhere,
             Ok(found) => Found::Addresses(found),
@@ -199,10 +212,17 @@ impl Names for Book<'_> {
     }
 
     fn names(&mut self, scope: u64, address: IpAddr) -> Vec<String> {
+        if let (HOST_SCOPE, Some(wish)) = (scope, &self.host) {
+            return self.reverse_for_host(wish, address).unwrap_or_default();
+        }
         self.reverse(scope, address).unwrap_or_default()
     }
 
     fn upstreams(&mut self, scope: u64) -> Vec<SocketAddr> {
+        if scope == HOST_SCOPE {
+            let servers = resolver::upstreams(resolver::detect());
+            return servers.into_iter().map(|address| SocketAddr::new(address, PORT)).collect();
+        }
         self.ask(scope).unwrap_or_default()
     }
 }
@@ -214,9 +234,56 @@ struct Process<'a> {
     book: Book<'a>,
     entries: Vec<Entry>,
     next: u64,
+    /// The host's sockets.
+    host: Option<(u64, u64)>,
+    tended: Tended,
+}
+
+/// The host's `resolv.conf` as it was left.
+#[derive(Debug, PartialEq, Eq)]
+struct Tended(Option<(u64, i64, i64)>);
+
+impl Tended {
+    fn now() -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let file = std::fs::metadata(resolver::FILE).ok();
+        Self(file.map(|file| (file.ino(), file.mtime(), file.mtime_nsec())))
+    }
 }
 
 impl Process<'_> {
+    /// Listens for the host, or no more, as it wants.
+    fn serve_host(&mut self) -> Result<()> {
+        let wish = self.engine.wish().filter(|wish| wish.enabled);
+        let address = wish.as_ref().map(|wish| wish.address);
+        if self.host.is_none() || self.book.host.as_ref().map(|wish| wish.address) != address {
+            if let Some((udp, tcp)) = self.host.take() {
+                self.server.remove(udp);
+                self.server.remove(tcp);
+            }
+            if let Some(address) = address {
+                let (udp, tcp) = host_names::listen(address)
+                    .map_err(failed(&format!("cannot listen at {address} of the host")))?;
+                let udp = self.server.add_udp(udp, HOST_SCOPE)?;
+                let tcp = self.server.add_tcp(tcp, HOST_SCOPE)?;
+                self.host = Some((udp, tcp));
+            }
+        }
+        self.book.host = wish;
+        Ok(())
+    }
+
+    /// Sees that the host's files say what was asked for, if somebody has written them.
+    fn tend(&mut self) {
+        if self.book.host.is_none() || self.tended == Tended::now() {
+            return;
+        }
+        if let Err(e) = self.engine.tend_resolver() {
+            self.engine.debug(&e.message);
+        }
+        self.tended = Tended::now();
+    }
+
     /// Serves a namespace.
     fn add(&mut self, container: &str, namespace: BorrowedFd<'_>) -> Result<()> {
         let Some(this) = identity(namespace) else {
@@ -320,6 +387,10 @@ impl Process<'_> {
         }
         let id = String::from_utf8_lossy(&bytes).trim().to_owned();
         let answer = match fds.pop() {
+            None if id == HOST => match self.serve_host() {
+                Ok(()) => "ok\n".to_owned(),
+                Err(e) => format!("{}\n", e.message),
+            },
             Some(namespace) => match self.add(&id, namespace.as_fd()) {
                 Ok(()) => "ok\n".to_owned(),
                 Err(e) => format!("{}\n", e.message),
@@ -367,6 +438,33 @@ impl Engine {
         }
     }
 
+    /// Tells the name server, if it runs, that the host's wishes have changed.
+    pub(super) fn tell_names_of_host(&self) -> Result<()> {
+        let mut stream = UnixStream::connect(self.names_socket()).map_err(failed("its socket"))?;
+        let answer = stream
+            .set_read_timeout(Some(PATIENCE))
+            .and_then(|()| stream.write_all(format!("{HOST}\n").as_bytes()))
+            .and_then(|()| hear_answer(stream))
+            .map_err(failed("does not answer"))?;
+        match answer.trim() {
+            "ok" => Ok(()),
+            answer => Err(Error::system("name server", answer.to_owned())),
+        }
+    }
+
+    /// Starts the name server and waits until it serves the host.
+    pub(super) fn await_name_server(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        self.keeper().connect()?.ask(Request::Names, Vec::new())?;
+        loop {
+            match self.tell_names_of_host() {
+                Ok(()) => return Ok(()),
+                Err(e) if Instant::now() > deadline => return Err(e),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
     fn tell_names(&self, container: &str, namespace: BorrowedFd<'_>) -> std::io::Result<String> {
         hear_answer(self.ask_names(container, namespace)?)
     }
@@ -408,11 +506,17 @@ impl Engine {
         let mut process = Process {
             engine: self,
             server: Server::new(Limits::default())?,
-            book: Book { engine: self, scopes: HashMap::new() },
+            book: Book { engine: self, scopes: HashMap::new(), host: None },
             entries: Vec::new(),
-            next: 1,
+            next: HOST_SCOPE + 1,
+            host: None,
+            tended: Tended(None),
         };
         process.find_all()?;
+        // Containers have their names whatever the host has.
+        if let Err(e) = process.serve_host() {
+            self.debug(&e.message);
+        }
         self.serve(&mut process, &listener)?;
         // Whoever comes now finds no socket and has another started.
         let _ = std::fs::remove_file(&path);
@@ -425,7 +529,12 @@ impl Engine {
     fn serve(&self, process: &mut Process<'_>, listener: &UnixListener) -> Result<()> {
         let mut looked = Instant::now();
         let mut idle = None::<Instant>;
+        let mut tended = None::<Instant>;
         loop {
+            if tended.is_none_or(|at| at.elapsed() >= TEND) {
+                process.tend();
+                tended = Some(Instant::now());
+            }
             let ended: Vec<Identity> = {
                 let server = process.server.as_fd();
                 let waiting: Vec<&Entry> =
@@ -441,10 +550,12 @@ impl Engine {
                 }
                 let timeout = process.server.pending() > 0;
                 let known = waiting.len() == process.entries.len() && !process.entries.is_empty();
+                let only_host = process.entries.is_empty() && process.host.is_some();
                 let timeout = match (timeout, known) {
                     (true, _) => Duration::from_millis(20),
                     // Whoever is served has a process that is watched: nothing else to look for.
-                    (false, true) => Duration::from_secs(5),
+                    (false, true) => TEND,
+                    (false, false) if only_host => LOOK,
                     (false, false) => Duration::from_millis(50),
                 };
                 let timeout = rustix::time::Timespec {
@@ -476,6 +587,7 @@ impl Engine {
             }
             match (process.entries.is_empty(), idle) {
                 (false, _) => idle = None,
+                (true, _) if process.host.is_some() && self.host_needs_names()? => idle = None,
                 (true, None) => idle = Some(Instant::now()),
                 (true, Some(since)) if since.elapsed() >= LINGER => return Ok(()),
                 (true, Some(_)) => {}

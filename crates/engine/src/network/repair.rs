@@ -92,7 +92,7 @@ impl Engine {
                 network::all(tx)?.iter().filter_map(bridged).map(|n| n.rules()).collect();
             let ports: Vec<(Port, String)> =
                 network::ports(tx)?.into_iter().map(|(owner, port)| (port, owner)).collect();
-            Ok(host.filter.rebuild(&networks, &ports)?)
+            Ok(host.rebuild(&networks, &ports)?)
         })
     }
 
@@ -140,6 +140,7 @@ impl Engine {
             }
         }
         self.repair_ports(host, &mut report)?;
+        self.repair_host_names(&mut report);
         Ok(report)
     }
 
@@ -193,6 +194,7 @@ impl Engine {
         let holders = self.holders_now(self.db())?;
         for (interface, container, network) in inventory.interfaces {
             let known = match container.as_str() {
+                "-" if network == net::endpoint::INPUT => self.settings().publish_respects_input,
                 "-" => networks.iter().any(|n| n.id == network),
                 container => holders.contains(container),
             };

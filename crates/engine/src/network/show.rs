@@ -65,12 +65,21 @@ fn shown(network: &Network) -> Shown {
         enable_ipv6: network.ipv6,
         ipam: Ipam {
             driver: "default".into(),
-            options: (network.name != DEFAULT).then(BTreeMap::new),
+            // Docker shows what it was given: the command line an empty list, others nothing at all.
+            options: network
+                .options
+                .get(super::option::IPAM)
+                .and_then(|text| serde_json::from_str(text).ok()),
             config,
         },
         internal: network.internal,
         attachable: network.attachable,
-        options: network.options.clone(),
+        options: network
+            .options
+            .iter()
+            .filter(|(name, _)| *name != super::option::IPAM)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
         labels: network.labels.clone(),
         ..Shown::default()
     }

@@ -53,10 +53,17 @@ impl Joined {
     }
 
     fn plug(&self) -> Result<Plug> {
+        let link_local = self.wanted.ipam_config.iter().flat_map(|ipam| &ipam.link_local_ips);
         Ok(Plug {
             container: self.endpoint.container.clone(),
             interface: self.endpoint.interface.clone(),
-            addresses: self.addresses.clone(),
+            addresses: self
+                .addresses
+                .iter()
+                .copied()
+                // Last: what the container is called by comes first.
+                .chain(link_local.filter_map(|text| self::link_local(text)))
+                .collect(),
             mac: self.mac()?,
             default_route: self.default_route,
             ports: self.ports.clone(),
@@ -64,11 +71,12 @@ impl Joined {
     }
 }
 
-/// A network namespace, held by its descriptor only.
+/// A network namespace, held by its descriptor only, with its loopback switched on.
 pub(crate) fn new_namespace() -> Result<OwnedFd> {
     let failed = |e: std::io::Error| Error::system("cannot make a network namespace", e);
     let make = || -> std::io::Result<OwnedFd> {
         sys::namespace::unshare(sys::clone::NEWNET)?;
+        net::endpoint::loopback_here().map_err(std::io::Error::other)?;
         Ok(File::open("/proc/thread-self/ns/net")?.into())
     };
     std::thread::Builder::new()
@@ -78,6 +86,17 @@ pub(crate) fn new_namespace() -> Result<OwnedFd> {
         .join()
         .unwrap_or_else(|_| Err(std::io::Error::other("a thread ended early")))
         .map_err(failed)
+}
+
+/// An address that is good on one link only, with the length of its network.
+pub(super) fn link_local(text: &str) -> Option<Prefix> {
+    let address: IpAddr = text.parse().ok()?;
+    let length = match address {
+        IpAddr::V4(v4) if v4.is_link_local() => 16,
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => 64,
+        _ => return None,
+    };
+    Prefix::new(address, length)
 }
 
 /// The address asked for in a subnet's family, if one was.
@@ -212,11 +231,7 @@ impl Engine {
             self.reconcile_all()?;
             self.reserve(host, record, &mut joined)?;
         }
-        let namespace = self.plug_all(host, &joined).inspect_err(|_| self.give_back(record))?;
-        // It answers while the rest of the start is prepared.
-        let has_names = joined.iter().any(Joined::has_names);
-        let names = has_names.then(|| self.ask_names(&record.id, namespace.as_fd()).ok()).flatten();
-        Ok(Some(Attached { namespace, joined, names }))
+        self.plug_all(record, host, joined).inspect_err(|_| self.give_back(record)).map(Some)
     }
 
     /// An endpoint's network: the one with its ID, or with its name if that one is gone.
@@ -305,14 +320,17 @@ impl Engine {
             .filter(|address| !address.is_unspecified())
     }
 
-    fn plug_all(&self, host: &Host, joined: &[Joined]) -> Result<OwnedFd> {
+    fn plug_all(&self, record: &Record, host: &Host, joined: Vec<Joined>) -> Result<Attached> {
         let networks: Vec<&Network> = joined.iter().map(|j| &j.network).collect();
         self.make_ready(host, &networks)?;
         let namespace = new_namespace()?;
-        for joined in joined {
+        // Its work takes about as long as plugging in: it does it meanwhile, and is heard at the end.
+        let has_names = joined.iter().any(Joined::has_names);
+        let names = has_names.then(|| self.ask_names(&record.id, namespace.as_fd()).ok()).flatten();
+        for joined in &joined {
             self.plug_one(host, joined, namespace.as_fd())?;
         }
-        Ok(namespace)
+        Ok(Attached { namespace, joined, names })
     }
 
     /// Plugs a namespace into one network.

@@ -90,7 +90,11 @@ impl Settings {
                 self.debug = on;
                 Ok(())
             }
-            ("debug", _) => Err("must be true or false".to_owned()),
+            ("publish-respects-input", DeValue::Boolean(on)) => {
+                self.publish_respects_input = on;
+                Ok(())
+            }
+            ("debug" | "publish-respects-input", _) => Err("must be true or false".to_owned()),
             ("shm-size" | "bridge-mtu", value @ DeValue::Integer(_)) => {
                 self.set_text(key, &scalar(value)?)
             }

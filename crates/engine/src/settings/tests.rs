@@ -57,6 +57,7 @@ bridge = "br0"
 bridge-address = "10.1.0.1/24"
 bridge-mtu = 9000
 publish-address = "127.0.0.1"
+publish-respects-input = true
 cgroup-parent = "/boats"
 data-root = "/srv/w"
 debug = true

@@ -5,6 +5,14 @@ use super::{Settings, StorageForm};
 const LEVELS: &[&str] = &["debug", "info", "warn", "error", "fatal"];
 const DRIVERS: &[&str] = &["json-file", "local", "none", "passthrough"];
 
+fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "true" => Ok(true),
+        "0" | "false" | "" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
+}
+
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
@@ -44,13 +52,8 @@ impl Settings {
             "cgroup-parent" => self.cgroup_parent = text.to_owned(),
             "data-root" => self.data_root = text.into(),
             "run-root" => self.run_root = text.into(),
-            "debug" => {
-                self.debug = match text {
-                    "1" | "true" => true,
-                    "0" | "false" | "" => false,
-                    _ => return Err(format!("{text:?} is neither true nor false")),
-                }
-            }
+            "debug" => self.debug = truth(text)?,
+            "publish-respects-input" => self.publish_respects_input = truth(text)?,
             "default-runtime" => self.default_runtime = text.to_owned(),
             "detach-keys" => self.detach_keys = text.to_owned(),
             "init-path" => {
@@ -106,6 +109,7 @@ impl Settings {
                 Some(address) => quoted(&address.to_string()),
                 None => quoted(""),
             },
+            "publish-respects-input" => self.publish_respects_input.to_string(),
             "cgroup-parent" => quoted(&self.cgroup_parent),
             "data-root" => quoted(&self.data_root.to_string_lossy()),
             "run-root" => quoted(&self.run_root.to_string_lossy()),

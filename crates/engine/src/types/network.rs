@@ -286,6 +286,32 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
 }
 
+/// How the host is to resolve names of containers; what is `None` is left as it is, or chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostNamesRequest {
+    /// The address of the host's loopback where the name server listens.
+    pub address: Option<std::net::IpAddr>,
+    /// The domain that containers are in.
+    pub domain: Option<String>,
+}
+
+/// Whether the host resolves names of containers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostNames {
+    /// Somebody asked for it.
+    pub enabled: bool,
+    /// Where the name server listens while a container with an address runs.
+    pub address: Option<std::net::IpAddr>,
+    /// The domain that containers are in.
+    pub domain: String,
+    /// Whose files were changed: `/etc/resolv.conf`, or `systemd-resolved`'s.
+    pub by: String,
+    /// They say what they should.
+    pub in_place: bool,
+    /// The name server is there.
+    pub answers: bool,
+}
+
 /// What was mended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NetworkRepair {

@@ -96,11 +96,16 @@ impl Rule<'_> {
     }
 
     fn mask(&mut self, register: u32, mask: &[u8]) -> &mut Self {
+        self.bits(register, mask, &vec![0; mask.len()])
+    }
+
+    /// Keeps the bits of `mask` and turns those of `flip`.
+    fn bits(&mut self, register: u32, mask: &[u8], flip: &[u8]) -> &mut Self {
         self.expression("bitwise", |b| {
             b.number_be(1, register);
             b.number_be(2, register);
             b.number_be(3, u32::try_from(mask.len()).unwrap_or(4));
-            for (kind, value) in [(4, mask), (5, &vec![0; mask.len()][..])] {
+            for (kind, value) in [(4, mask), (5, flip)] {
                 let data = b.open(kind);
                 b.put(1, value);
                 b.close(data);
@@ -124,6 +129,11 @@ impl Rule<'_> {
 
     pub(super) fn incoming(&mut self, register: u32) -> &mut Self {
         self.meta(6, register)
+    }
+
+    /// Only what comes from one interface.
+    pub(super) fn only_incoming(&mut self, name: &str) -> &mut Self {
+        self.incoming(REG).compare(REG, false, &super::interface(name))
     }
 
     pub(super) fn outgoing(&mut self, register: u32) -> &mut Self {
@@ -190,6 +200,29 @@ impl Rule<'_> {
         })
         .mask(REG, &bits.to_ne_bytes())
         .compare(REG, true, &[0; 4])
+    }
+
+    /// Only packets with a bit of their mark set.
+    pub(super) fn marked(&mut self, bit: u32) -> &mut Self {
+        self.meta(3, REG).mask(REG, &bit.to_ne_bytes()).compare(REG, true, &[0; 4])
+    }
+
+    /// Sets a bit of the packet's mark, or takes it away.
+    pub(super) fn mark(&mut self, bit: u32, on: bool) -> &mut Self {
+        let flip = if on { bit } else { 0 };
+        self.meta(3, REG).bits(REG, &(!bit).to_ne_bytes(), &flip.to_ne_bytes());
+        self.expression("meta", |b| {
+            b.number_be(2, 3);
+            b.number_be(3, REG);
+        })
+    }
+
+    /// Sends a copy out by the interface of this number, towards an address.
+    pub(super) fn copy_to(&mut self, address: &[u8], interface: u32) -> &mut Self {
+        self.load(REG, address).load(REG + 4, &interface.to_ne_bytes()).expression("dup", |b| {
+            b.number_be(1, REG);
+            b.number_be(2, REG + 4);
+        })
     }
 
     /// Only if the key in the registers from `register` on is in the set.

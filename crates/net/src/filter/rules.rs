@@ -1,11 +1,32 @@
 //! The one table: its sets, chains and rules. They are the same whatever runs; only the sets'
 //! elements change.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::Input;
 use super::expression::{Ip, REG, Rule, Verdict};
 use crate::netlink::{APPEND, Batch, CREATE, EXCL};
 
 /// Written into the table; another number means other rules.
-pub(super) const VERSION: &str = "wherry rules 1";
+const VERSION: &str = "wherry rules 1";
+
+/// What is written into a table.
+pub(super) fn version(input: Option<&Input>) -> Vec<u8> {
+    match input {
+        None => comment(VERSION),
+        Some(input) => comment(&format!("{VERSION} input {}", input.index)),
+    }
+}
+
+/// The bit of the mark of packets that the host's input chains have let through. No other packet has
+/// it: it is set and looked at in two chains that follow each other.
+const PASSED: u32 = 0x2000_0000;
+/// Behind all chains that decide whether a packet comes in. (The kernel confirms connections at the
+/// greatest number.)
+const LAST: i32 = i32::MAX - 8;
+/// Where copies are sent; nobody has these addresses, and nobody is asked for them.
+const NOWHERE: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(192, 0, 0, 11), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 
 /// nftables' family `inet`: IPv4 and IPv6.
 const INET: u8 = 1;
@@ -29,7 +50,11 @@ const IFNAME: u32 = 41;
 
 /// Begins a message of nftables.
 pub(super) fn message(batch: &mut Batch, kind: u16, flags: u16, action: String) {
-    batch.message((SUBSYSTEM << 8) | kind, flags, &[INET, 0, 0, 0], action);
+    message_of(batch, INET, kind, flags, action);
+}
+
+fn message_of(batch: &mut Batch, family: u8, kind: u16, flags: u16, action: String) {
+    batch.message((SUBSYSTEM << 8) | kind, flags, &[family, 0, 0, 0], action);
 }
 
 /// A transaction: all that `fill` writes takes effect at once, or nothing.
@@ -68,13 +93,13 @@ fn joined(parts: &[(u32, u32)]) -> (u32, u32) {
 }
 
 /// What may have to be there before: nothing (`exclusive`), or it is replaced.
-pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
+pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool, input: Option<&Input>) {
     let about = |what: &str| format!("create {what} of nftables table {table}");
     let flags = CREATE | if exclusive { EXCL } else { 0 };
     let make = |batch: &mut Batch| {
         message(batch, NEW_TABLE, flags, format!("create nftables table {table}"));
         batch.text(1, table);
-        batch.put(6, &comment(VERSION));
+        batch.put(6, &version(input));
     };
     make(batch);
     if !exclusive {
@@ -145,6 +170,19 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
                 interval: false,
             },
         );
+        if input.is_some() {
+            // A rule with a look into a map that leads nowhere can't be written in nft's language.
+            set(
+                batch,
+                &Set {
+                    name: named("open-ports"),
+                    key: &[(PROTOCOL, 1), kind, (SERVICE, 2)],
+                    data: &[],
+                    interval: false,
+                },
+            );
+            set(batch, &plain(&named("open-any"), &[(PROTOCOL, 1), (SERVICE, 2)]));
+        }
         set(
             batch,
             &Set { name: named("local"), key: &[(IFNAME, 16), kind], data: &[], interval: true },
@@ -152,7 +190,7 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
         set(batch, &Set { name: named("masquerade"), key: &[kind], data: &[], interval: true });
     }
 
-    let chains: [(&str, Option<Base>); 7] = [
+    let mut chains: Vec<(&str, Option<Base>)> = vec![
         ("publish", None),
         ("publish-any", None),
         ("raw", Some(("filter", 0, -300))),
@@ -161,6 +199,9 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
         ("postrouting", Some(("nat", 4, 100))),
         ("forward", Some(("filter", 2, 0))),
     ];
+    if input.is_some() {
+        chains.push(("input", Some(("filter", 1, LAST))));
+    }
     for (name, base) in chains {
         message(batch, NEW_CHAIN, CREATE | EXCL, about(&format!("chain {name}")));
         batch.text(1, table);
@@ -174,7 +215,7 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
             batch.text(7, kind);
         }
     }
-    rules(&mut |chain, write| {
+    rules(input, &mut |chain, write| {
         message(batch, NEW_RULE, CREATE | APPEND, about(&format!("a rule in chain {chain}")));
         batch.text(1, table);
         batch.text(2, chain);
@@ -182,6 +223,46 @@ pub(super) fn write(batch: &mut Batch, table: &str, exclusive: bool) {
         write(&mut Rule(batch));
         batch.close(nest);
     });
+    if !exclusive || input.is_some() {
+        write_copies(batch, table, input);
+    }
+}
+
+/// Tables of one family each: only those can have a packet copied.
+fn write_copies(batch: &mut Batch, table: &str, input: Option<&Input>) {
+    let about = |what: &str| format!("{what} of nftables table {table}");
+    for ip in [Ip::V4, Ip::V6] {
+        let begin = |batch: &mut Batch, kind, flags, what: &str| {
+            message_of(batch, ip.number(), kind, flags, about(what));
+            batch.text(1, table);
+        };
+        begin(batch, NEW_TABLE, CREATE, "replace the copies");
+        begin(batch, DELETE_TABLE, 0, "replace the copies");
+        let Some(input) = input.filter(|input| ip == Ip::V4 || input.v6) else { continue };
+        begin(batch, NEW_TABLE, CREATE, "create the copies");
+        begin(batch, NEW_CHAIN, CREATE | EXCL, "create chain input");
+        batch.text(3, "input");
+        let nest = batch.open(4);
+        batch.number_be(1, 1);
+        batch.number_be(2, (LAST + 1).cast_unsigned());
+        batch.close(nest);
+        batch.number_be(5, 1);
+        batch.text(7, "filter");
+        let address = match ip {
+            Ip::V4 => NOWHERE.0.octets().to_vec(),
+            Ip::V6 => NOWHERE.1.octets().to_vec(),
+        };
+        begin(batch, NEW_RULE, CREATE | APPEND, "create a rule in chain input");
+        batch.text(2, "input");
+        let nest = batch.open(4);
+        Rule(batch).marked(PASSED).copy_to(&address, input.index).verdict(Verdict::Drop);
+        batch.close(nest);
+    }
+}
+
+/// Removes the tables of [`write_copies`].
+pub(super) fn remove_copies(batch: &mut Batch, table: &str) {
+    write_copies(batch, table, None);
 }
 
 /// A table that leads what this host itself sends to one port of one of its addresses to others there.
@@ -227,8 +308,9 @@ pub(super) fn write_redirect(
 
 type Add<'a> = &'a mut dyn FnMut(&str, &dyn Fn(&mut Rule<'_>));
 
-fn rules(add: Add<'_>) {
+fn rules(input: Option<&Input>, add: Add<'_>) {
     let families = [Ip::V4, Ip::V6];
+    const NEW: u32 = 8;
 
     // Loopback publishing lets the bridges route 127.0.0.0/8; nobody outside may profit from it.
     add("raw", &|r| {
@@ -250,7 +332,42 @@ fn rules(add: Add<'_>) {
     for ip in families {
         add("prerouting", &|r| r.family(ip).only_to_loopback(ip).verdict(Verdict::Return));
     }
-    add("prerouting", &|r| r.verdict(Verdict::Jump("publish")));
+    match input {
+        None => add("prerouting", &|r| r.verdict(Verdict::Jump("publish"))),
+        // What comes in goes the way of everything that is for the host, past all chains that may
+        // drop it. At the end a copy of what was let through is sent in a circle, and comes back here.
+        Some(input) => {
+            add("raw", &|r| _ = r.only_incoming(&input.back).mark(PASSED, false));
+            add("prerouting", &|r| {
+                r.only_incoming(&input.back).verdict(Verdict::Jump("publish"));
+            });
+            for ip in families {
+                let words = ip.bytes() / 4;
+                add("input", &|r| {
+                    r.state(NEW)
+                        .family(ip)
+                        .protocol(REG)
+                        .destination(ip, REG + 1)
+                        .destination_port(REG + 1 + words)
+                        .in_set(&format!("open-ports{}", ip.suffix()), REG)
+                        .mark(PASSED, true);
+                });
+                add("input", &|r| {
+                    r.state(NEW)
+                        .family(ip)
+                        .only_to_local()
+                        .protocol(REG)
+                        .destination_port(REG + 1)
+                        .in_set(&format!("open-any{}", ip.suffix()), REG)
+                        .mark(PASSED, true);
+                });
+            }
+            // What others send to 127.0.0.1 is not for what is published there.
+            for ip in families {
+                add("input", &|r| _ = r.family(ip).only_to_loopback(ip).mark(PASSED, false));
+            }
+        }
+    }
     // The kernel doesn't route from ::1 to elsewhere, so the host's own ::1 is left alone.
     add("output", &|r| r.family(Ip::V6).only_to_loopback(Ip::V6).verdict(Verdict::Return));
     add("output", &|r| r.verdict(Verdict::Jump("publish")));
