@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use engine::detach::{self, Finder};
 use engine::{AttachOptions, Attachment, Frame, LogLine, StreamKind};
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
@@ -22,9 +23,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Failure};
 use crate::body::{self, AsyncWriter};
 use crate::request::Request;
+use crate::websocket;
 
 /// Output as it is.
 pub(crate) const RAW: &str = "application/vnd.docker.raw-stream";
@@ -52,6 +54,8 @@ pub(crate) fn framed(stream: StreamKind, bytes: &[u8]) -> Bytes {
 /// Where a stream goes, before the answer is sent.
 pub(crate) enum Channel {
     Upgraded(OnUpgrade),
+    /// True for messages of text, as before 1.28.
+    Socket(OnUpgrade, bool),
     Body(AsyncWriter),
 }
 
@@ -71,6 +75,10 @@ impl Channel {
     pub(crate) async fn ready(self) -> io::Result<Line> {
         let upgraded = match self {
             Channel::Upgraded(upgrade) => upgrade.await.map_err(io::Error::other)?,
+            Channel::Socket(upgrade, text) => {
+                let upgraded = TokioIo::new(upgrade.await.map_err(io::Error::other)?);
+                return Ok(Line::Connection(Box::new(websocket::unwrapped(upgraded, text))));
+            }
             Channel::Body(writer) => return Ok(Line::Body(writer)),
         };
         match upgraded.downcast::<TokioIo<UnixStream>>() {
@@ -114,6 +122,27 @@ pub(crate) fn open(request: &mut Request, content_type: &'static str) -> (Channe
         headers.insert(UPGRADE, protocol);
     }
     (Channel::Upgraded(upgrade), answer::header(answer, "content-type", content_type))
+}
+
+/// The answer to a request for a websocket.
+pub(crate) fn open_socket(request: &mut Request) -> Result<(Channel, Answer), Failure> {
+    let is = |name: &str, wanted: &str| {
+        request.header(name).is_some_and(|v| v.to_ascii_lowercase().contains(wanted))
+    };
+    let key = request.header("sec-websocket-key").map(websocket::accept);
+    let (true, true, Some(key)) = (is("upgrade", "websocket"), is("connection", "upgrade"), key)
+    else {
+        return Err(Failure::invalid("attach/ws is for websockets: ask for an upgrade to one"));
+    };
+    let text = request.version < 28;
+    let upgrade = hyper::upgrade::on(&mut request.inner);
+    let mut answer = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    Ok((
+        Channel::Socket(upgrade, text),
+        answer::header(answer, "sec-websocket-accept", &key),
+    ))
 }
 
 /// New size of a terminal: rows, columns.
@@ -173,6 +202,14 @@ impl Waiting {
     }
 }
 
+/// The keys that let a client go, for a container or an exec with a terminal; others have none.
+pub(crate) fn keys(tty: bool, wanted: &str) -> Result<Finder, Failure> {
+    let wanted = if wanted.is_empty() { detach::DEFAULT } else { wanted };
+    let bytes = detach::parse_keys(wanted)
+        .map_err(|why| Failure::invalid(format!("Invalid detach keys ({wanted}) provided: {why}")))?;
+    Ok(Finder::new(if tty { bytes } else { Vec::new() }))
+}
+
 /// Writes what the journal had, then copies between an attachment and the client until one of them ends.
 pub(crate) async fn copy(
     line: Line,
@@ -180,6 +217,7 @@ pub(crate) async fn copy(
     logs: &[LogLine],
     attachment: Option<Attachment>,
     sizes: Option<mpsc::UnboundedReceiver<Size>>,
+    mut keys: Finder,
 ) -> io::Result<()> {
     let write = |log: &LogLine| {
         if tty { Bytes::copy_from_slice(&log.bytes) } else { framed(log.stream, &log.bytes) }
@@ -191,7 +229,7 @@ pub(crate) async fn copy(
                 output.put(write(log)).await?;
             }
             if let Some(attachment) = attachment {
-                exchange(attachment, Some(read), &mut output, tty, sizes).await?;
+                exchange(attachment, Some(read), &mut output, tty, sizes, &mut keys).await?;
             }
             output.shutdown().await
         }
@@ -201,7 +239,8 @@ pub(crate) async fn copy(
                 output.put(write(log)).await?;
             }
             if let Some(attachment) = attachment {
-                exchange(attachment, None::<tokio::io::Empty>, &mut output, tty, sizes).await?;
+                let nobody = None::<tokio::io::Empty>;
+                exchange(attachment, nobody, &mut output, tty, sizes, &mut keys).await?;
             }
             Ok(())
         }
@@ -246,6 +285,7 @@ async fn exchange<R: AsyncRead + Unpin>(
     output: &mut impl Output,
     tty: bool,
     mut sizes: Option<mpsc::UnboundedReceiver<Size>>,
+    keys: &mut Finder,
 ) -> io::Result<Option<i32>> {
     let other = |e: engine::Error| io::Error::other(e.message);
     let readable = watched(attachment.fd().try_clone_to_owned(), Interest::READABLE)?;
@@ -289,7 +329,11 @@ async fn exchange<R: AsyncRead + Unpin>(
                     }
                     Ok(_) if writable.is_none() => {}
                     Ok(count) => {
-                        pending = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
+                        let (pass, detached) = keys.filter(buffer.get(..count).unwrap_or_default());
+                        if detached {
+                            return Ok(None);
+                        }
+                        pending = pass.into();
                     }
                 }
             }

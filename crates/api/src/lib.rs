@@ -21,6 +21,10 @@ mod request;
 mod resource;
 mod route;
 mod server;
+mod tls;
+mod websocket;
 mod work;
 
-pub use server::{MakeClient, Options, serve};
+pub use server::{Listener, MakeClient, Options, serve};
+pub use rustls::ServerConfig;
+pub use tls::{TlsError, server_config};

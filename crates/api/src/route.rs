@@ -45,6 +45,9 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         ["containers", id, "pause"] if post => containers::pause(server, id).await,
         ["containers", id, "unpause"] if post => containers::unpause(server, id).await,
         ["containers", id, "attach"] if post => streams::attach(request, server, id).await,
+        ["containers", id, "attach", "ws"] if get => {
+            streams::attach_socket(request, server, id).await
+        }
         ["containers", id, "wait"] if post => streams::wait(request, server, id).await,
         ["containers", id, "archive"] if head => {
             containers::archive_stat(request, server, id).await

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use registry::{Client, Credentials};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{self, Answer};
 use crate::hijack::Waiting;
@@ -25,12 +27,29 @@ use crate::work::Work;
 pub type MakeClient =
     dyn Fn(Option<Box<dyn Credentials>>) -> Result<Client, engine::Error> + Send + Sync;
 
+/// Where requests come from.
+pub enum Listener {
+    /// A socket in the file system, whose mode says who may use it.
+    Unix(UnixListener),
+    /// A port, for clients that have a certificate; see [`crate::server_config`].
+    Tls(TcpListener, Arc<rustls::ServerConfig>),
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(listener) => f.debug_tuple("Unix").field(listener).finish(),
+            Self::Tls(listener, _) => f.debug_tuple("Tls").field(listener).finish_non_exhaustive(),
+        }
+    }
+}
+
 /// What the server is told.
 pub struct Options {
     /// Which engine to open.
     pub engine: EngineOptions,
     /// Where requests come from.
-    pub listeners: Vec<UnixListener>,
+    pub listeners: Vec<Listener>,
     /// See [`MakeClient`].
     pub client: Box<MakeClient>,
 }
@@ -82,9 +101,19 @@ pub fn serve(options: Options) -> io::Result<()> {
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for listener in options.listeners {
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::UnixListener::from_std(listener)?;
-            tasks.spawn(accept(listener, server.clone()));
+            let server = server.clone();
+            match listener {
+                Listener::Unix(listener) => {
+                    listener.set_nonblocking(true)?;
+                    let listener = tokio::net::UnixListener::from_std(listener)?;
+                    tasks.spawn(accept(listener, server));
+                }
+                Listener::Tls(listener, config) => {
+                    listener.set_nonblocking(true)?;
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    tasks.spawn(accept_tls(listener, config, server));
+                }
+            }
         }
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(io::Error::other)??;
@@ -100,6 +129,30 @@ async fn accept(listener: tokio::net::UnixListener, server: Server) -> io::Resul
                 tokio::spawn(connection(stream, server.clone()));
             }
             // Out of descriptors or memory: those who are here go on, and some will leave.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+async fn accept_tls(
+    listener: tokio::net::TcpListener,
+    config: Arc<rustls::ServerConfig>,
+    server: Server,
+) -> io::Result<()> {
+    let acceptor = TlsAcceptor::from(config);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (acceptor, server) = (acceptor.clone(), server.clone());
+                tokio::spawn(async move {
+                    let _ = stream.set_nodelay(true);
+                    // Who has no certificate, or does not hurry to show it, is not talked to.
+                    let greeted = tokio::time::timeout(HEAD, acceptor.accept(stream)).await;
+                    if let Ok(Ok(stream)) = greeted {
+                        connection(stream, server).await;
+                    }
+                });
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

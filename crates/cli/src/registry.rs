@@ -124,6 +124,7 @@ pub(crate) const VERBS: &[Entry] = &[
     Entry::of::<verbs::stats::Args>(),
     Entry::of::<verbs::stop::Args>(),
     Entry::of::<verbs::storage_migrate::Args>(),
+    Entry::of::<verbs::system_boot::Args>(),
     Entry::of::<verbs::system_df::Args>(),
     Entry::of::<verbs::system_prune::Args>(),
     Entry::of::<verbs::tag::Args>(),

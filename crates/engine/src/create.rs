@@ -313,7 +313,7 @@ pub(crate) fn check_platform(name: &str, config: &ImageConfig, platform: &str) -
 }
 
 /// Completes a request from the image, as Docker does.
-fn merge(config: &mut Config, image: &ImageConfig) {
+pub(crate) fn merge(config: &mut Config, image: &ImageConfig) {
     let from = &image.config;
     if config.user.is_empty() {
         config.user.clone_from(&from.user);

@@ -9,9 +9,11 @@
 //! at [`Engine`], then `create`, `start` and `reconcile`: the life of a `run`.
 
 mod attachment;
+mod boot;
 mod clock;
 mod content;
 mod create;
+pub mod detach;
 pub mod doctor;
 mod engine;
 mod error;
@@ -31,6 +33,7 @@ mod logs;
 mod mounts;
 mod names;
 mod network;
+mod offline;
 mod platforms;
 mod pull;
 mod push;
@@ -55,6 +58,7 @@ mod volumes;
 mod watch;
 
 pub use attachment::{Attachment, Frame};
+pub use boot::Booted;
 pub use clock::{human_duration, rfc3339, rfc3339_fixed};
 pub use engine::{
     ArchiveFormat, AttachOptions, CommitOptions, Engine, EngineOptions, EventOptions, Filters,

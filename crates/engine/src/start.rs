@@ -453,7 +453,7 @@ impl Engine {
     }
 
     /// A volume whose driver options make it something else than a directory, mounted.
-    fn special_volume(&self, planned: &PlannedMount) -> Result<Option<OwnedFd>> {
+    pub(crate) fn special_volume(&self, planned: &PlannedMount) -> Result<Option<OwnedFd>> {
         let name = &planned.mount.source;
         if self.store().volume(name)?.options.is_empty() {
             return Ok(None);

@@ -269,7 +269,7 @@ pub(crate) async fn distribution(request: Request, server: &Server, name: &str) 
     Ok(json(&Inspected { descriptor, platforms }))
 }
 
-pub(crate) async fn commit(request: Request, server: &Server) -> Outcome {
+pub(crate) async fn commit(mut request: Request, server: &Server) -> Outcome {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct Committed {
@@ -283,7 +283,9 @@ pub(crate) async fn commit(request: Request, server: &Server) -> Outcome {
         message: query.text("comment").unwrap_or_default().to_owned(),
         pause: query.flag_or("pause", true),
         changes: query.all("changes").iter().flat_map(|c| c.lines().map(str::to_owned)).collect(),
+        config: None,
     };
+    let options = CommitOptions { config: request.json().await?, ..options };
     let id = server.work.ask(move |engine| engine.commit(&container, options)).await?;
     Ok(json_with(StatusCode::CREATED, &Committed { id }))
 }

@@ -24,7 +24,15 @@ async fn inspected(server: &Server, id: &str) -> Result<ContainerInspect, Failur
     server.work.ask(move |engine| engine.inspect(&id, false)).await
 }
 
-pub(crate) async fn attach(mut request: Request, server: &Server, id: &str) -> Outcome {
+pub(crate) async fn attach(request: Request, server: &Server, id: &str) -> Outcome {
+    attach_by(request, server, id, false).await
+}
+
+pub(crate) async fn attach_socket(request: Request, server: &Server, id: &str) -> Outcome {
+    attach_by(request, server, id, true).await
+}
+
+async fn attach_by(mut request: Request, server: &Server, id: &str, socket: bool) -> Outcome {
     let query = request.query();
     let options = AttachOptions {
         stdin: query.flag("stdin"),
@@ -33,8 +41,10 @@ pub(crate) async fn attach(mut request: Request, server: &Server, id: &str) -> O
         logs: query.flag("logs"),
     };
     let stream = query.flag("stream");
+    let keys = query.text("detachKeys").unwrap_or_default().to_owned();
     let container = inspected(server, id).await?;
     let (id, tty) = (container.id.clone(), container.config.tty);
+    let keys = hijack::keys(tty, &keys)?;
     if container.state.paused {
         return Err(Failure::new(
             StatusCode::CONFLICT,
@@ -58,7 +68,13 @@ pub(crate) async fn attach(mut request: Request, server: &Server, id: &str) -> O
         Source::AtStart(server.waiting.wait(&id, options))
     };
     let content_type = hijack::content_type(tty, request.version);
-    let (channel, answer) = hijack::open(&mut request, content_type);
+    let (channel, answer) = if socket {
+        hijack::open_socket(&mut request)?
+    } else {
+        hijack::open(&mut request, content_type)
+    };
+    // A websocket's messages carry the output as it is.
+    let raw = tty || socket;
     let logs = if options.logs { logged(server, &id, options).await } else { Vec::new() };
     let server = server.clone();
     tokio::spawn(async move {
@@ -68,7 +84,7 @@ pub(crate) async fn attach(mut request: Request, server: &Server, id: &str) -> O
             Source::AtStart(start) => started(&server, &id, options, start, listener).await,
         };
         if let Ok(line) = channel.ready().await {
-            let _ = hijack::copy(line, tty, &logs, attachment, None).await;
+            let _ = hijack::copy(line, raw, &logs, attachment, None, keys).await;
         }
     });
     Ok(answer)
@@ -378,8 +394,9 @@ impl Waiter {
                         End::Code(heard) => {
                             code = heard;
                             match self.condition {
-                                WaitCondition::NextExit => return said(code, "", self.condition),
-                                WaitCondition::NotRunning => break,
+                                WaitCondition::NextExit | WaitCondition::NotRunning => {
+                                    return said(code, "", self.condition);
+                                }
                                 WaitCondition::Removed => {}
                             }
                         }

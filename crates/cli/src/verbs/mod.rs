@@ -65,6 +65,7 @@ pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod storage_migrate;
+pub(crate) mod system_boot;
 pub(crate) mod system_df;
 pub(crate) mod system_prune;
 pub(crate) mod tag;

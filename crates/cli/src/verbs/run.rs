@@ -9,7 +9,6 @@ use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
 use crate::registry::Verb;
 use crate::stream::{self, End, Join};
-use crate::values::keys;
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -147,7 +146,7 @@ pub(crate) fn detach_keys(context: &Context, given: Option<&str>) -> Result<Vec<
             context.settings().map_err(|e| Failure::new(125, format!("{e:#}")))?.detach_keys.clone()
         }
     };
-    let text = if text.is_empty() { keys::DEFAULT } else { &text };
-    keys::parse_keys(text)
+    let text = if text.is_empty() { engine::detach::DEFAULT } else { &text };
+    engine::detach::parse_keys(text)
         .map_err(|why| Failure::new(125, format!("invalid detach keys ({text}): {why}")))
 }
