@@ -159,6 +159,22 @@ pub(crate) struct Waiting {
     terminals: Arc<Mutex<Terminals>>,
 }
 
+/// How many connections are streams now.
+#[derive(Clone, Default)]
+pub(crate) struct Streams(Arc<tokio::sync::RwLock<()>>);
+
+impl Streams {
+    /// Held as long as a stream is open.
+    pub(crate) async fn one(&self) -> tokio::sync::OwnedRwLockReadGuard<()> {
+        self.0.clone().read_owned().await
+    }
+
+    /// Until no stream is open.
+    pub(crate) async fn wait(&self) {
+        drop(self.0.write().await);
+    }
+}
+
 /// One client that waits for a start.
 pub(crate) struct Attacher {
     pub(crate) options: AttachOptions,

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{self, Answer};
-use crate::hijack::Waiting;
+use crate::hijack::{Streams, Waiting};
 use crate::hub::Hub;
 use crate::request::Request;
 use crate::route;
@@ -69,6 +69,7 @@ pub(crate) struct Server {
     pub(crate) work: Work,
     pub(crate) hub: Hub,
     pub(crate) waiting: Waiting,
+    pub(crate) streams: Streams,
     pub(crate) client: Arc<MakeClient>,
 }
 
@@ -83,24 +84,12 @@ const MAX_HEAD: usize = 256 << 10;
 ///
 /// # Errors
 /// Those of the sockets.
-pub fn serve(options: Options) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(WORKERS)
-        // A start's deepest path is well within it, and hundreds of threads may be waiting.
-        .thread_stack_size(1 << 20)
-        .enable_all()
-        .build()?;
-    let work = Work::new(options.engine);
-    let server = Server {
-        hub: Hub::new(work.clone()),
-        work,
-        waiting: Waiting::default(),
-        client: options.client.into(),
-    };
+pub fn serve(mut options: Options) -> io::Result<()> {
+    let listeners = std::mem::take(&mut options.listeners);
+    let (runtime, server) = prepared(options)?;
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
-        for listener in options.listeners {
+        for listener in listeners {
             let server = server.clone();
             match listener {
                 Listener::Unix(listener) => {
@@ -120,6 +109,41 @@ pub fn serve(options: Options) -> io::Result<()> {
         }
         Ok(())
     })
+}
+
+/// Answers the requests of one connection, until it is closed.
+///
+/// # Errors
+/// Those of the runtime.
+pub fn serve_one(options: Options, stream: std::os::unix::net::UnixStream) -> io::Result<()> {
+    let (runtime, server) = prepared(options)?;
+    runtime.block_on(async {
+        stream.set_nonblocking(true)?;
+        let over = server.streams.clone();
+        connection(tokio::net::UnixStream::from_std(stream)?, server).await;
+        // A connection that became a stream goes on after its last request.
+        over.wait().await;
+        Ok(())
+    })
+}
+
+fn prepared(options: Options) -> io::Result<(tokio::runtime::Runtime, Server)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(WORKERS)
+        // A start's deepest path is well within it, and hundreds of threads may be waiting.
+        .thread_stack_size(1 << 20)
+        .enable_all()
+        .build()?;
+    let work = Work::new(options.engine);
+    let server = Server {
+        hub: Hub::new(work.clone()),
+        work,
+        waiting: Waiting::default(),
+        streams: Streams::default(),
+        client: options.client.into(),
+    };
+    Ok((runtime, server))
 }
 
 async fn accept(listener: tokio::net::UnixListener, server: Server) -> io::Result<()> {

@@ -16,6 +16,7 @@ mod client_tests;
 mod complete;
 mod context;
 mod failure;
+mod door;
 mod flags;
 mod helpers;
 mod init;
@@ -24,6 +25,7 @@ mod output;
 mod registries;
 mod registry;
 mod stream;
+mod target;
 mod values;
 mod verbs;
 

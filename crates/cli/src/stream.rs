@@ -9,11 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
 use engine::detach::Finder;
-use engine::{Attachment, Frame};
+use engine::Frame;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
+use crate::door::Attachment;
 use crate::failure::Failure;
 
 const SIGWINCH: i32 = 28;

@@ -6,8 +6,9 @@
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use engine::{Engine, ErrorKind, PathStat};
+use engine::{ErrorKind, PathStat};
 
+use crate::door::Door;
 use crate::context::{self, Context};
 use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
@@ -319,7 +320,7 @@ impl Args {
     }
 }
 
-fn there(engine: &Engine, name: &str, path: &str) -> anyhow::Result<Option<PathStat>> {
+fn there(engine: &Door, name: &str, path: &str) -> anyhow::Result<Option<PathStat>> {
     match engine.stat_path(name, path) {
         Ok(stat) => Ok(Some(stat)),
         Err(e) if e.kind == ErrorKind::NotFound => {

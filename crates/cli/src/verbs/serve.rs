@@ -110,18 +110,23 @@ impl Verb for Args {
                 }
             }
         }
-        let settings = options.settings.clone();
-        let client = move |credentials: Option<Box<dyn ::registry::Credentials>>| {
-            let credentials = credentials.unwrap_or_else(|| Box::new(::registry::Fixed::default()));
-            registries::client_of(&settings, false, credentials).map_err(|e| {
-                e.downcast::<engine::Error>()
-                    .unwrap_or_else(|e| engine::Error::invalid(format!("{e:#}")))
-            })
-        };
-        api::serve(api::Options { engine: options, listeners, client: Box::new(client) })
-            .context("serve")?;
+        api::serve(api::Options { listeners, ..self::options(context)? }).context("serve")?;
         Ok(0)
     }
+}
+
+/// What a server is told, but for where it listens.
+pub(super) fn options(context: &Context) -> anyhow::Result<api::Options> {
+    let engine = context.engine_options()?;
+    let settings = engine.settings.clone();
+    let client = move |credentials: Option<Box<dyn ::registry::Credentials>>| {
+        let credentials = credentials.unwrap_or_else(|| Box::new(::registry::Fixed::default()));
+        registries::client_of(&settings, false, credentials).map_err(|e| {
+            e.downcast::<engine::Error>()
+                .unwrap_or_else(|e| engine::Error::invalid(format!("{e:#}")))
+        })
+    };
+    Ok(api::Options { engine, listeners: Vec::new(), client: Box::new(client) })
 }
 
 impl Args {

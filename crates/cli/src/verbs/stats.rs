@@ -5,8 +5,9 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use engine::types::Stats;
-use engine::{Engine, ListOptions};
+use engine::ListOptions;
 
+use crate::door::Door;
 use crate::context::{self, Context};
 use crate::failure::Outcome;
 use crate::flags::Spec;
@@ -93,7 +94,7 @@ impl Verb for Args {
 impl Args {
     fn read(
         &self,
-        engine: &Engine,
+        engine: &Door,
         before: &mut BTreeMap<String, Stats>,
     ) -> anyhow::Result<Vec<Row>> {
         let names: Vec<String> = if self.args.is_empty() {

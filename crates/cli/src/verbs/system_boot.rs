@@ -27,7 +27,7 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Outcome {
         let _ = &self.args;
-        let booted = context.engine()?.boot()?;
+        let booted = context.local()?.boot()?;
         for name in &booted.started {
             context::println(name)?;
         }

@@ -150,7 +150,7 @@ pub struct CreateRequest {
 
 /// Answer to `create`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase")]
 pub struct Created {
     /// The container's id, 64 hex digits.
     pub id: String,
@@ -159,8 +159,8 @@ pub struct Created {
 }
 
 /// `docker container inspect`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub struct ContainerInspect {
     /// 64 hex digits.
     pub id: String,
@@ -222,7 +222,7 @@ pub struct ContainerInspect {
 
 /// Where a container's files are.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase")]
 pub struct GraphDriver {
     /// Directories by role.
     pub data: Option<BTreeMap<String, String>>,
