@@ -139,10 +139,7 @@ pub(crate) fn open_socket(request: &mut Request) -> Result<(Channel, Answer), Fa
     let mut answer = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-    Ok((
-        Channel::Socket(upgrade, text),
-        answer::header(answer, "sec-websocket-accept", &key),
-    ))
+    Ok((Channel::Socket(upgrade, text), answer::header(answer, "sec-websocket-accept", &key)))
 }
 
 /// New size of a terminal: rows, columns.
@@ -159,19 +156,34 @@ pub(crate) struct Waiting {
     terminals: Arc<Mutex<Terminals>>,
 }
 
-/// How many connections are streams now.
+/// How many connections are open, those that became streams among them.
 #[derive(Clone, Default)]
-pub(crate) struct Streams(Arc<tokio::sync::RwLock<()>>);
+pub(crate) struct Open(Arc<std::sync::atomic::AtomicUsize>);
 
-impl Streams {
-    /// Held as long as a stream is open.
-    pub(crate) async fn one(&self) -> tokio::sync::OwnedRwLockReadGuard<()> {
-        self.0.clone().read_owned().await
+/// One of them, until dropped.
+pub(crate) struct OneOpen(Open);
+
+impl Open {
+    pub(crate) fn one(&self) -> OneOpen {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        OneOpen(self.clone())
     }
 
-    /// Until no stream is open.
-    pub(crate) async fn wait(&self) {
-        drop(self.0.write().await);
+    /// Until none has been open for so long.
+    pub(crate) async fn idle(&self, patience: Duration) {
+        let step = (patience / 10).clamp(Duration::from_millis(5), Duration::from_secs(1));
+        let mut quiet = Duration::ZERO;
+        while quiet < patience {
+            tokio::time::sleep(step).await;
+            let none = self.0.load(std::sync::atomic::Ordering::Acquire) == 0;
+            quiet = if none { quiet.saturating_add(step) } else { Duration::ZERO };
+        }
+    }
+}
+
+impl Drop for OneOpen {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
     }
 }
 
@@ -221,8 +233,9 @@ impl Waiting {
 /// The keys that let a client go, for a container or an exec with a terminal; others have none.
 pub(crate) fn keys(tty: bool, wanted: &str) -> Result<Finder, Failure> {
     let wanted = if wanted.is_empty() { detach::DEFAULT } else { wanted };
-    let bytes = detach::parse_keys(wanted)
-        .map_err(|why| Failure::invalid(format!("Invalid detach keys ({wanted}) provided: {why}")))?;
+    let bytes = detach::parse_keys(wanted).map_err(|why| {
+        Failure::invalid(format!("Invalid detach keys ({wanted}) provided: {why}"))
+    })?;
     Ok(Finder::new(if tty { bytes } else { Vec::new() }))
 }
 

@@ -25,6 +25,6 @@ mod tls;
 mod websocket;
 mod work;
 
-pub use server::{Listener, MakeClient, Options, serve, serve_one};
 pub use rustls::ServerConfig;
+pub use server::{Listener, MakeClient, Options, serve};
 pub use tls::{TlsError, server_config};

@@ -101,7 +101,12 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         }
 
         ["plugins"] if get => Ok(crate::answer::json(&[(); 0])),
-        ["plugins", "privileges"] | ["plugins", _, "json"] if get => swarm::no_plugins(),
+        ["plugins", "pull" | "create"] if post => Err(Failure::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "this engine has no plugins; name a driver that is built in",
+        )),
+        ["plugins", ..] => swarm::no_plugins(),
+        ["volumes", _] if put => swarm::no_manager(&method, &parts),
         ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => {
             swarm::no_manager(&method, &parts)
         }

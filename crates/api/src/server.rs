@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{self, Answer};
-use crate::hijack::{Streams, Waiting};
+use crate::hijack::{Open, Waiting};
 use crate::hub::Hub;
 use crate::request::Request;
 use crate::route;
@@ -52,6 +52,8 @@ pub struct Options {
     pub listeners: Vec<Listener>,
     /// See [`MakeClient`].
     pub client: Box<MakeClient>,
+    /// End when no connection has been open for so long.
+    pub idle: Option<Duration>,
 }
 
 impl std::fmt::Debug for Options {
@@ -69,7 +71,7 @@ pub(crate) struct Server {
     pub(crate) work: Work,
     pub(crate) hub: Hub,
     pub(crate) waiting: Waiting,
-    pub(crate) streams: Streams,
+    pub(crate) open: Open,
     pub(crate) client: Arc<MakeClient>,
 }
 
@@ -80,12 +82,13 @@ const HEAD: Duration = Duration::from_secs(30);
 /// The largest head, in bytes.
 const MAX_HEAD: usize = 256 << 10;
 
-/// Answers requests until the process is ended.
+/// Answers requests until the process is ended, or until nobody asks any more (see [`Options::idle`]).
 ///
 /// # Errors
 /// Those of the sockets.
 pub fn serve(mut options: Options) -> io::Result<()> {
     let listeners = std::mem::take(&mut options.listeners);
+    let idle = options.idle;
     let (runtime, server) = prepared(options)?;
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
@@ -104,26 +107,16 @@ pub fn serve(mut options: Options) -> io::Result<()> {
                 }
             }
         }
-        while let Some(ended) = tasks.join_next().await {
-            ended.map_err(io::Error::other)??;
+        let idle = async {
+            match idle {
+                Some(patience) => server.open.idle(patience).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(ended) = tasks.join_next() => ended.map_err(io::Error::other)?,
+            () = idle => Ok(()),
         }
-        Ok(())
-    })
-}
-
-/// Answers the requests of one connection, until it is closed.
-///
-/// # Errors
-/// Those of the runtime.
-pub fn serve_one(options: Options, stream: std::os::unix::net::UnixStream) -> io::Result<()> {
-    let (runtime, server) = prepared(options)?;
-    runtime.block_on(async {
-        stream.set_nonblocking(true)?;
-        let over = server.streams.clone();
-        connection(tokio::net::UnixStream::from_std(stream)?, server).await;
-        // A connection that became a stream goes on after its last request.
-        over.wait().await;
-        Ok(())
     })
 }
 
@@ -140,7 +133,7 @@ fn prepared(options: Options) -> io::Result<(tokio::runtime::Runtime, Server)> {
         hub: Hub::new(work.clone()),
         work,
         waiting: Waiting::default(),
-        streams: Streams::default(),
+        open: Open::default(),
         client: options.client.into(),
     };
     Ok((runtime, server))
@@ -187,6 +180,7 @@ async fn connection<S>(stream: S, server: Server)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let _open = server.open.one();
     let service = service_fn(move |request| {
         let server = server.clone();
         async move { Ok::<_, Infallible>(respond(request, &server).await) }

@@ -144,9 +144,7 @@ impl Door {
             Self::Local(engine) => {
                 engine.exec(name, config, detach)?.attachment.map(Attachment::Local)
             }
-            Self::Remote(remote) => {
-                remote.exec(name, config, detach)?.map(Attachment::Remote)
-            }
+            Self::Remote(remote) => remote.exec(name, config, detach)?.map(Attachment::Remote),
         })
     }
 

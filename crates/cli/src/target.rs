@@ -178,7 +178,8 @@ impl Contexts {
     /// Names and contents of the certificates that are kept.
     pub(crate) fn tls_files(&self, name: &str) -> Vec<(String, Vec<u8>)> {
         let directory = self.tls_directory(name).join(DOCKER);
-        let read = |file: &&str| Some(((*file).to_owned(), std::fs::read(directory.join(file)).ok()?));
+        let read =
+            |file: &&str| Some(((*file).to_owned(), std::fs::read(directory.join(file)).ok()?));
         TLS_FILES.iter().filter_map(read).collect()
     }
 
@@ -234,9 +235,7 @@ pub(crate) fn in_use() -> Option<String> {
 pub(crate) fn set_in_use(name: Option<&str>) -> anyhow::Result<()> {
     let path = crate::registries::docker_config_path()?;
     let mut config: Map<String, Value> = match std::fs::read(&path) {
-        Ok(bytes) => {
-            serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?
-        }
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Map::new(),
         Err(e) => return Err(e).with_context(|| path.display().to_string()),
     };
@@ -335,7 +334,8 @@ pub(crate) fn of(globals: &Globals) -> anyhow::Result<Option<Target>> {
 /// Certificates that options and environment name, if TLS is wanted at all.
 fn tls(globals: &Globals) -> anyhow::Result<Option<Tls>> {
     let verify = globals.tlsverify.unwrap_or_else(|| variable("DOCKER_TLS_VERIFY").is_some());
-    let named = globals.tlscacert.is_some() || globals.tlscert.is_some() || globals.tlskey.is_some();
+    let named =
+        globals.tlscacert.is_some() || globals.tlscert.is_some() || globals.tlskey.is_some();
     if !(verify || named || globals.tls || variable("DOCKER_TLS").is_some()) {
         return Ok(None);
     }

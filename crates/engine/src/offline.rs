@@ -134,8 +134,8 @@ fn put_together(
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(place, directory, Mode::empty())?;
     for (source, target) in sources {
-        let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&source)?.st_mode)
-            .is_dir();
+        let is_directory =
+            rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&source)?.st_mode).is_dir();
         let target = mount_point(&root, &target, is_directory)?;
         let both = from_fd | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&source, "", &target, "", both)?;

@@ -104,10 +104,12 @@ impl Attachment {
             }
             if self.over {
                 self.told = true;
-                return Ok(Some(match self.ending.take().map(|ending| ending()).transpose()?.flatten() {
-                    Some(code) => Frame::Exit(code),
-                    None => Frame::Closed,
-                }));
+                return Ok(Some(
+                    match self.ending.take().map(|ending| ending()).transpose()?.flatten() {
+                        Some(code) => Frame::Exit(code),
+                        None => Frame::Closed,
+                    },
+                ));
             }
             let mut bytes = vec![0; 32 << 10];
             match self.wire.read(&mut bytes) {

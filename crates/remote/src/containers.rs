@@ -124,7 +124,10 @@ impl Remote {
         if request.rootfs.is_some() {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("--rootfs names a directory of this host, and the engine is at {}", self.host()),
+                format!(
+                    "--rootfs names a directory of this host, and the engine is at {}",
+                    self.host()
+                ),
             ));
         }
         let query = Query::new()
@@ -199,8 +202,7 @@ impl Remote {
                 ));
             }
             let ending = Self::ending(self.waiting(&found.id, condition)?);
-            attachment =
-                Some(self.attached(&found.id, found.config.tty, options, Some(ending))?);
+            attachment = Some(self.attached(&found.id, found.config.tty, options, Some(ending))?);
         }
         self.done("POST", &container(name, "/start"), Query::new()).map_err(start_error)?;
         Ok(attachment)
@@ -245,7 +247,8 @@ impl Remote {
             .map_err(start_error)?;
         let (remote, id) = (self.clone(), made.id.clone());
         let ending: Ending = Box::new(move || {
-            let found: ExecInspect = remote.get(&format!("/exec/{}/json", part(&id)), Query::new())?;
+            let found: ExecInspect =
+                remote.get(&format!("/exec/{}/json", part(&id)), Query::new())?;
             Ok(found.exit_code)
         });
         let (remote, path) = (self.clone(), format!("/exec/{}/resize", part(&made.id)));
@@ -363,7 +366,8 @@ impl Remote {
 
     /// See [`engine::Engine::diff`].
     pub fn diff(&self, name: &str) -> Result<Vec<DiffEntry>> {
-        let changes: Option<Vec<DiffEntry>> = self.get(&container(name, "/changes"), Query::new())?;
+        let changes: Option<Vec<DiffEntry>> =
+            self.get(&container(name, "/changes"), Query::new())?;
         Ok(changes.unwrap_or_default())
     }
 
@@ -381,7 +385,8 @@ impl Remote {
         struct Committed {
             id: String,
         }
-        let (repo, tag) = crate::images::split_tag(options.reference.as_deref().unwrap_or_default());
+        let (repo, tag) =
+            crate::images::split_tag(options.reference.as_deref().unwrap_or_default());
         let mut query = Query::new()
             .text("container", name)
             .option("repo", Some(repo))

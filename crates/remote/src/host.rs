@@ -125,9 +125,16 @@ mod tests {
         ] {
             assert_eq!(Host::parse(text).unwrap().to_string(), text);
         }
-        for wrong in
-            ["", "host", "unix://x", "tcp://", "tcp://h:x", "ssh://-oProxyCommand=x", "ssh://@h", "npipe://x"]
-        {
+        for wrong in [
+            "",
+            "host",
+            "unix://x",
+            "tcp://",
+            "tcp://h:x",
+            "ssh://-oProxyCommand=x",
+            "ssh://@h",
+            "npipe://x",
+        ] {
             assert!(Host::parse(wrong).is_err(), "{wrong}");
         }
     }

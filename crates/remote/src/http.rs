@@ -42,7 +42,8 @@ impl Head {
         let status = words.next().and_then(|w| w.parse().ok()).ok_or_else(|| wrong("no status"))?;
         let mut headers = BTreeMap::new();
         for line in lines.filter(|line| !line.is_empty()) {
-            let (name, value) = line.split_once(':').ok_or_else(|| wrong("a header without a colon"))?;
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| wrong("a header without a colon"))?;
             headers.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
         }
         Ok(Self { status, headers })
@@ -208,7 +209,8 @@ impl Read for Body {
                 }
                 let line = self.wire.line()?;
                 let size = line.split(';').next().unwrap_or_default().trim();
-                let size = u64::from_str_radix(size, 16).map_err(|_| wrong("a chunk without a size"))?;
+                let size =
+                    u64::from_str_radix(size, 16).map_err(|_| wrong("a chunk without a size"))?;
                 if size == 0 {
                     while !self.wire.line()?.is_empty() {}
                     self.left = Left::Nothing;
@@ -317,8 +319,12 @@ mod tests {
     #[test]
     fn bodies_of_all_kinds() {
         let (head, body, keeps) =
-            answer(b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nContent-Length: 3\r\n\r\nabcdef").unwrap();
-        assert_eq!((head.status, head.header("api-version"), &body[..]), (200, Some("1.51"), &b"abc"[..]));
+            answer(b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nContent-Length: 3\r\n\r\nabcdef")
+                .unwrap();
+        assert_eq!(
+            (head.status, head.header("api-version"), &body[..]),
+            (200, Some("1.51"), &b"abc"[..])
+        );
         assert!(keeps);
         let (_, body, keeps) = answer(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n",
@@ -329,7 +335,9 @@ mod tests {
         assert_eq!((&body[..], keeps), (&b"abc"[..], false));
         let (_, body, _) = answer(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 X\r\n\r\n").unwrap();
         assert!(body.is_empty());
-        for cut in ["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na", "HTTP/1.1 200", "SSH-2.0\r\n\r\n"] {
+        for cut in
+            ["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na", "HTTP/1.1 200", "SSH-2.0\r\n\r\n"]
+        {
             assert!(answer(cut.as_bytes()).is_err(), "{cut}");
         }
     }

@@ -105,7 +105,12 @@ impl Remote {
     }
 
     /// See [`engine::Engine::remove_image`].
-    pub fn remove_image(&self, name: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDelete>> {
+    pub fn remove_image(
+        &self,
+        name: &str,
+        force: bool,
+        no_prune: bool,
+    ) -> Result<Vec<ImageDelete>> {
         let query = Query::new().flag("force", force).flag("noprune", no_prune);
         self.json("DELETE", &image(name, ""), query, Payload::Nothing)
     }
@@ -172,11 +177,7 @@ impl Remote {
             if line.id.is_none() {
                 said.push(line.status.clone());
             }
-            progress.report(Message {
-                status: line.status,
-                progress_detail: detail,
-                id: line.id,
-            });
+            progress.report(Message { status: line.status, progress_detail: detail, id: line.id });
             Ok(true)
         })?;
         Ok(said)
@@ -212,9 +213,9 @@ impl Remote {
         }
         let (_, body) = self.ask("POST", "/images/create", query, &[], Payload::Tar(tar))?;
         let said = self.progress(body, &mut ())?;
-        said.into_iter().next_back().ok_or_else(|| {
-            Error::system("import", "the engine did not say which image it made")
-        })
+        said.into_iter()
+            .next_back()
+            .ok_or_else(|| Error::system("import", "the engine did not say which image it made"))
     }
 
     /// See [`engine::Engine::pull`].
@@ -252,12 +253,12 @@ impl Remote {
     ) -> Result<()> {
         let (name, tag) = split_tag(&options.reference);
         let tag = if options.all_tags { None } else { Some(tag.unwrap_or("latest")) };
-        let query =
-            Query::new().option("tag", tag).option("platform", options.platform.as_deref());
+        let query = Query::new().option("tag", tag).option("platform", options.platform.as_deref());
         // The API wants the header even where there is nothing to say.
         let header = auth.cloned().unwrap_or_default().header();
         let headers = [("X-Registry-Auth", header.as_str())];
-        let (_, body) = self.ask("POST", &image(name, "/push"), query, &headers, Payload::Nothing)?;
+        let (_, body) =
+            self.ask("POST", &image(name, "/push"), query, &headers, Payload::Nothing)?;
         self.progress(body, progress).map(drop)
     }
 }

@@ -190,7 +190,9 @@ impl Remote {
         let message = match serde_json::from_str::<Said>(&text) {
             Ok(said) => said.message.trim().to_owned(),
             Err(_) if head.status == 304 => "nothing to be done".to_owned(),
-            Err(_) => format!("the engine at {} answered {}: {}", self.host, head.status, text.trim()),
+            Err(_) => {
+                format!("the engine at {} answered {}: {}", self.host, head.status, text.trim())
+            }
         };
         Err(Error::new(kind(head.status), message))
     }

@@ -13,7 +13,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 
 use crate::host::{Host, Tls};
 
@@ -138,7 +140,9 @@ fn unreachable(host: &Host, error: &io::Error) -> Error {
     }
     Error::new(
         engine::ErrorKind::System,
-        format!("Cannot connect to the Docker daemon at {host}. Is the docker daemon running? ({why})"),
+        format!(
+            "Cannot connect to the Docker daemon at {host}. Is the docker daemon running? ({why})"
+        ),
     )
 }
 
@@ -186,9 +190,7 @@ impl Stream {
     pub(crate) fn dial(host: &Host, tls: Option<&Tls>) -> Result<Self> {
         let failed = |e: io::Error| unreachable(host, &e);
         match host {
-            Host::Unix(path) => {
-                Ok(Self::Unix(UnixStream::connect(path).map_err(failed)?, None))
-            }
+            Host::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).map_err(failed)?, None)),
             Host::Ssh { user, name, port } => {
                 dial_ssh(user.as_deref(), name, *port).map_err(failed)
             }

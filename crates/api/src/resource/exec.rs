@@ -58,7 +58,7 @@ pub(crate) async fn start(mut request: Request, server: &Server, id: &str) -> Ou
     // Heard from before the start: a client tells the size as soon as it has the answer.
     let sizes = server.waiting.terminal(id);
     let server = server.clone();
-    let open = server.streams.one().await;
+    let open = server.open.one();
     tokio::spawn(async move {
         let _open = open;
         // A client that has gone is no failure; the process goes on.

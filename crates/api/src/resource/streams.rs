@@ -77,7 +77,7 @@ async fn attach_by(mut request: Request, server: &Server, id: &str, socket: bool
     let raw = tty || socket;
     let logs = if options.logs { logged(server, &id, options).await } else { Vec::new() };
     let server = server.clone();
-    let open = server.streams.one().await;
+    let open = server.open.one();
     tokio::spawn(async move {
         let _open = open;
         let attachment = match attachment {

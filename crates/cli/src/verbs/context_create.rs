@@ -44,7 +44,11 @@ impl Verb for Args {
             (meta, files) = copied(&contexts, from)?;
         }
         if meta.endpoints.is_empty() && self.docker.is_empty() {
-            return Err(Failure::new(1, "docker endpoint configuration is required: give --docker host=ADDRESS").into());
+            return Err(Failure::new(
+                1,
+                "docker endpoint configuration is required: give --docker host=ADDRESS",
+            )
+            .into());
         }
         meta.name = name.to_owned();
         if !self.description.is_empty() {
@@ -86,7 +90,11 @@ pub(super) fn apply(
     let mut fresh = false;
     for pair in pairs {
         let Some((key, value)) = pair.split_once('=') else {
-            return Err(Failure::new(1, format!("--docker: {pair} must be formatted as key=value")).into());
+            return Err(Failure::new(
+                1,
+                format!("--docker: {pair} must be formatted as key=value"),
+            )
+            .into());
         };
         // One thing said about the engine replaces all that was said before.
         if !fresh {
@@ -101,8 +109,10 @@ pub(super) fn apply(
                 value.clone_into(&mut endpoint.host);
             }
             "skip-tls-verify" => {
-                endpoint.skip_tls_verify = crate::values::number::parse_bool(value)
-                    .map_err(|e| Failure::new(1, format!("--docker skip-tls-verify={value}: {e}")))?;
+                endpoint.skip_tls_verify =
+                    crate::values::number::parse_bool(value).map_err(|e| {
+                        Failure::new(1, format!("--docker skip-tls-verify={value}: {e}"))
+                    })?;
             }
             "from" => {
                 let (other, theirs) = copied(contexts, value)?;

@@ -44,7 +44,11 @@ impl Verb for Args {
         let path = match self.args.get(1).map(String::as_str) {
             Some("-") => {
                 if std::io::stdout().is_terminal() {
-                    return Err(Failure::new(1, "cowardly refusing to export to a terminal, specify a file path").into());
+                    return Err(Failure::new(
+                        1,
+                        "cowardly refusing to export to a terminal, specify a file path",
+                    )
+                    .into());
                 }
                 let mut out = context::out();
                 out.write_all(&bytes)?;

@@ -55,7 +55,11 @@ impl Verb for Args {
             }
         }
         let Some(mut meta) = meta else {
-            return Err(Failure::new(1, format!("{path}: there is no meta.json in it, so it is no context")).into());
+            return Err(Failure::new(
+                1,
+                format!("{path}: there is no meta.json in it, so it is no context"),
+            )
+            .into());
         };
         name.clone_into(&mut meta.name);
         contexts.put_tls(name, &files)?;

@@ -57,8 +57,10 @@ impl Verb for Args {
                 (None, target::DEFAULT) => Meta { name: name.to_owned(), ..Meta::default() },
                 (None, _) => return Err(target::not_found(name).into()),
             };
-            let files: Vec<_> = contexts.tls_files(name).into_iter().map(|(file, _)| file).collect();
-            let tls_material = if files.is_empty() { Default::default() } else { [(DOCKER, files)].into() };
+            let files: Vec<_> =
+                contexts.tls_files(name).into_iter().map(|(file, _)| file).collect();
+            let tls_material =
+                if files.is_empty() { Default::default() } else { [(DOCKER, files)].into() };
             let path = |path: std::path::PathBuf| path.display().to_string();
             let storage = match name {
                 target::DEFAULT => {

@@ -81,8 +81,13 @@ impl Verb for Args {
             .collect();
         let default = ["Name", "Description", "DockerEndpoint", "Error"];
         listing::print(&COLUMNS, &default, self.format.as_deref(), &rows)?;
-        if current == DEFAULT && target::in_use().is_some() && std::env::var_os("DOCKER_HOST").is_some() {
-            context::note("Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.");
+        if current == DEFAULT
+            && target::in_use().is_some()
+            && std::env::var_os("DOCKER_HOST").is_some()
+        {
+            context::note(
+                "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.",
+            );
         }
         Ok(0)
     }

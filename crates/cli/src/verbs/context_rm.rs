@@ -38,7 +38,11 @@ impl Verb for Args {
                 }
                 if current.as_deref() == Some(name) {
                     if !self.force {
-                        return Err(Failure::new(1, format!("context {name:?} is in use, set -f flag to force remove")).into());
+                        return Err(Failure::new(
+                            1,
+                            format!("context {name:?} is in use, set -f flag to force remove"),
+                        )
+                        .into());
                     }
                     target::set_in_use(None)?;
                 }

@@ -15,13 +15,10 @@ pub(crate) struct Args {
 }
 
 impl Verb for Args {
-    const SPEC: Spec = Spec::new(
-        &[&["context", "use"]],
-        "CONTEXT",
-        "Mean another engine from now on",
-    )
-    .long("docker reads the same file: it means the same engine from then on.")
-    .args(1, 1);
+    const SPEC: Spec =
+        Spec::new(&[&["context", "use"]], "CONTEXT", "Mean another engine from now on")
+            .long("docker reads the same file: it means the same engine from then on.")
+            .args(1, 1);
 
     fn run(self, _: &Context) -> Outcome {
         let name = one(&self.args)?;
@@ -34,7 +31,9 @@ impl Verb for Args {
         context::println(name)?;
         context::note(&format!("Current context is now \"{name}\""));
         if name != DEFAULT && std::env::var_os("DOCKER_HOST").is_some_and(|h| !h.is_empty()) {
-            context::note(&format!("Warning: DOCKER_HOST environment variable overrides the active context. To use \"{name}\", either set the global --context flag, or unset DOCKER_HOST environment variable."));
+            context::note(&format!(
+                "Warning: DOCKER_HOST environment variable overrides the active context. To use \"{name}\", either set the global --context flag, or unset DOCKER_HOST environment variable."
+            ));
         }
         Ok(0)
     }

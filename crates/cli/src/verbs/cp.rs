@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use engine::{ErrorKind, PathStat};
 
-use crate::door::Door;
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
 use crate::output::human;

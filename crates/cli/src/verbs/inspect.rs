@@ -2,8 +2,8 @@
 
 use engine::ErrorKind;
 
-use crate::door::Door;
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::{Failure, Outcome, all_or_one};
 use crate::flags::Spec;
 use crate::output::json::{Json, pretty};

@@ -1,13 +1,13 @@
 //! `pull`: images from registries; also what `run` and `create` do about an image that is not here.
 
-use engine::types::{CreateRequest, Created};
 use engine::PullOptions;
+use engine::types::{CreateRequest, Created};
 
 use super::container_flags::ContainerFlags;
 use super::create::failed;
 use super::transfer_flags::TransferFlags;
-use crate::door::Door;
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::Outcome;
 use crate::flags::Spec;
 use crate::output::transfer::Show;

@@ -4,8 +4,8 @@ use engine::{AttachOptions, RemoveOptions, WaitCondition};
 
 use super::container_flags::{ContainerFlags, IdFile};
 use super::create::{failed, need_image, see_help};
-use crate::door::Door;
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
 use crate::registry::Verb;

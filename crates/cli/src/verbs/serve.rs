@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Take those units back
     #[arg(long)]
     uninstall: bool,
+    /// End when no client has been here for so many seconds
+    #[arg(long, value_name = "seconds")]
+    idle: Option<u64>,
     /// Where units are written to
     #[arg(long, value_name = "dir", default_value = "/etc/systemd/system")]
     units: PathBuf,
@@ -110,7 +113,8 @@ impl Verb for Args {
                 }
             }
         }
-        api::serve(api::Options { listeners, ..self::options(context)? }).context("serve")?;
+        let idle = self.idle.map(std::time::Duration::from_secs);
+        api::serve(api::Options { listeners, idle, ..self::options(context)? }).context("serve")?;
         Ok(0)
     }
 }
@@ -126,7 +130,7 @@ pub(super) fn options(context: &Context) -> anyhow::Result<api::Options> {
                 .unwrap_or_else(|e| engine::Error::invalid(format!("{e:#}")))
         })
     };
-    Ok(api::Options { engine, listeners: Vec::new(), client: Box::new(client) })
+    Ok(api::Options { engine, listeners: Vec::new(), client: Box::new(client), idle: None })
 }
 
 impl Args {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use engine::types::Stats;
 use engine::ListOptions;
+use engine::types::Stats;
 
-use crate::door::Door;
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::Outcome;
 use crate::flags::Spec;
 use crate::output::human::{self, size1024};

@@ -3,11 +3,14 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::context::Context;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
 use crate::registry::Verb;
 
@@ -25,32 +28,72 @@ impl Verb for Args {
         "Answer the Docker Engine API on standard input and output",
     )
     .long(
-        "What docker and wherry run at the other end of ssh://. No server has to run: this command is one for\n\
-         as long as the connection lasts.",
+        "What docker and wherry run at the other end of ssh://. No server has to run: one is\n\
+         started, and ends when nobody has used it for ten seconds.",
     )
     .args(0, 0)
     .hidden();
 
     fn run(self, context: &Context) -> Outcome {
         let _ = &self.args;
-        let (ours, theirs) = UnixStream::pair().context("a pair of sockets")?;
-        let options = super::serve::options(context)?;
-        let server = std::thread::Builder::new()
-            .name("serve".into())
-            .spawn(move || api::serve_one(options, theirs))?;
-        let mut requests = ours.try_clone()?;
+        let stream = server(context)?;
+        let mut requests = stream.try_clone()?;
         std::thread::Builder::new().name("requests".into()).spawn(move || {
             // Whichever side ends first, the other is told; there is nobody to complain to.
             let _ = copy(&mut std::io::stdin().lock(), &mut requests);
             let _ = requests.shutdown(std::net::Shutdown::Write);
         })?;
-        copy(&mut &ours, &mut std::io::stdout().lock())?;
-        match server.join() {
-            Ok(result) => result.context("dial-stdio")?,
-            Err(_) => return Ok(1),
-        }
+        copy(&mut &stream, &mut std::io::stdout().lock())?;
         Ok(0)
     }
+}
+
+/// Seconds for which a server that was started for this stays without clients.
+const IDLE: &str = "10";
+
+/// Connects to the server of this run root, and starts one if there is none: a client makes several
+/// connections at a time, and they must meet.
+fn server(context: &Context) -> anyhow::Result<UnixStream> {
+    let options = context.engine_options()?;
+    let run_root = &options.run_root;
+    if let Ok(stream) = UnixStream::connect(run_root.join("wherry.sock")) {
+        return Ok(stream);
+    }
+    let path = run_root.join("dial.sock");
+    std::fs::create_dir_all(run_root).with_context(|| run_root.display().to_string())?;
+    let lock = std::fs::File::create(run_root.join("dial.lock"))
+        .with_context(|| run_root.display().to_string())?;
+    lock.lock()?;
+    if let Ok(stream) = UnixStream::connect(&path) {
+        return Ok(stream);
+    }
+    let mut command = Command::new(&options.program);
+    command.arg("--data-root").arg(&options.data_root).arg("--run-root").arg(run_root);
+    if let Some(config) = &context.globals.config {
+        command.arg("--config").arg(config);
+    }
+    let mut child = command
+        .args(["serve", "--idle", IDLE, "-G", "0", "-H"])
+        .arg(format!("unix://{}", path.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .context("start a server")?;
+    // It opens the engine first, which may have to wait for another.
+    for _ in 0..3000 {
+        if let Ok(stream) = UnixStream::connect(&path) {
+            return Ok(stream);
+        }
+        if let Some(status) = child.try_wait()? {
+            return Err(
+                Failure::new(1, format!("the server that was started ended: {status}")).into()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(Failure::new(1, "the server that was started does not answer").into())
 }
 
 /// Each piece goes on at once.

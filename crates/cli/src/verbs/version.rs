@@ -57,7 +57,9 @@ impl Verb for Args {
             Some(_) => context.engine()?.version()?,
         };
         match self.format.as_deref() {
-            None | Some("") => context::print(&text(&own, &server, &name, elsewhere.map(|t| t.host.to_string())))?,
+            None | Some("") => {
+                context::print(&text(&own, &server, &name, elsewhere.map(|t| t.host.to_string())))?
+            }
             Some(format) => {
                 let client = Client {
                     platform: own.platform.clone(),

@@ -6,6 +6,8 @@
 mod harness;
 
 mod doors;
+mod elsewhere;
 mod python;
+mod reference;
 mod requests;
 mod server;

@@ -102,8 +102,7 @@ impl Args {
                 .unwrap_or("root")
                 .to_owned(),
         };
-        std::fs::create_dir_all(&self.units)
-            .with_context(|| self.units.display().to_string())?;
+        std::fs::create_dir_all(&self.units).with_context(|| self.units.display().to_string())?;
         for (name, _) in UNITS {
             let path = self.units.join(name);
             let new = self.units.join(format!(".{name}.new"));
