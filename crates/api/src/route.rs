@@ -29,6 +29,10 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         ["containers", "create"] if post => containers::create(request, server).await,
         ["containers", "prune"] if post => containers::prune(request, server).await,
         ["containers", id] if delete => containers::remove(request, server, id).await,
+        // The name of a link: the container's, and the one it knows the other by.
+        ["containers", id, alias] if delete => {
+            containers::remove_link(request, server, id, alias).await
+        }
         ["containers", id, "json"] if get => containers::inspect(request, server, id).await,
         ["containers", id, "top"] if get => containers::top(request, server, id).await,
         ["containers", id, "logs"] if get => streams::logs(request, server, id).await,

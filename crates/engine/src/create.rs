@@ -486,7 +486,7 @@ pub(crate) fn check(config: &Config, host: &HostConfig, warnings: &mut Vec<Strin
         "json-file" | "local" | "none" | "passthrough" | "journald-file"
     ) {
         return invalid(format!(
-            "logger: no log driver named '{}' is registered: known are json-file, local, none, passthrough",
+            "logger: no log driver named '{}' is registered",
             host.log_config.r#type
         ));
     }

@@ -11,6 +11,7 @@
 mod connect;
 pub(crate) mod create;
 pub(crate) mod files;
+mod link;
 pub(crate) mod names;
 mod ports;
 mod repair;

@@ -404,6 +404,10 @@ impl Engine {
         };
         let volumes = self.prepare_sources(record)?;
         let cgroup = format!("/{}", self.cgroup_path(record));
+        let links = match attached {
+            Some(attached) => self.link_variables(record, &attached.joined)?,
+            None => Vec::new(),
+        };
         let mut built = spec::build(
             record,
             &Facts {
@@ -417,6 +421,7 @@ impl Engine {
                 systemd: is_systemd(&definition.argv),
                 volumes: &volumes,
                 default_ulimits: &self.settings().default_ulimits,
+                links: &links,
             },
         )?;
         let filtered =

@@ -85,7 +85,9 @@ struct Stream {
 
 pub(crate) async fn load(request: Request, server: &Server) -> Outcome {
     let mut archive = body::reader(request.inner.into_body());
+    // A damaged archive is told in the stream, where Docker's clients look for it.
     body::lines(&server.work, move |engine, out| {
+        out.begin();
         for (id, names) in engine.load(&mut archive, &mut NoProgress)? {
             let id = [format!("Loaded image ID: {id}\n")];
             let named = names.iter().map(|name| format!("Loaded image: {name}\n"));

@@ -11,3 +11,4 @@ mod python;
 mod reference;
 mod requests;
 mod server;
+mod stacks;

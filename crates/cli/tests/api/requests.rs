@@ -68,7 +68,6 @@ fn what_no_client_sends() {
         ("POST", "/images/create", "", 400, "fromImage"),
         ("POST", "/images/create?fromSrc=http%3A%2F%2Fx", "", 400, "fetches no archives"),
         ("GET", "/images/get", "", 400, "at least one"),
-        ("POST", "/images/load", "nonsense", 400, ""),
         ("GET", "/volumes/nosuch", "", 404, "no such volume"),
         ("GET", "/events?since=x", "", 400, "invalid time"),
         ("GET", "/events?filters=%7B%22nosuch%22%3A%5B%22x%22%5D%7D", "", 400, "nosuch"),

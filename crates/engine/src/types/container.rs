@@ -420,8 +420,8 @@ pub struct ExecConfig {
     pub attach_stderr: bool,
     /// Initial terminal size, rows then columns.
     pub console_size: Option<[u32; 2]>,
-    /// `ctrl-p,ctrl-q` and the like.
-    #[serde(deserialize_with = "null_default")]
+    /// `ctrl-p,ctrl-q` and the like. Docker takes fields' names in any case, and docker-py sends this one so.
+    #[serde(deserialize_with = "null_default", alias = "detachKeys")]
     pub detach_keys: String,
     /// Give it a terminal.
     #[serde(deserialize_with = "null_default")]
