@@ -15,6 +15,7 @@
 mod answer;
 mod body;
 mod credentials;
+mod exchange;
 mod hijack;
 mod hub;
 mod request;
@@ -25,6 +26,7 @@ mod tls;
 mod websocket;
 mod work;
 
+pub use exchange::Exchange;
 pub use rustls::ServerConfig;
 pub use server::{Listener, MakeClient, Options, serve};
 pub use tls::{TlsError, server_config};

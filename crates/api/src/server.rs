@@ -120,7 +120,8 @@ pub fn serve(mut options: Options) -> io::Result<()> {
     })
 }
 
-fn prepared(options: Options) -> io::Result<(tokio::runtime::Runtime, Server)> {
+/// The runtime, and what every request's function gets.
+pub(crate) fn prepared(options: Options) -> io::Result<(tokio::runtime::Runtime, Server)> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(WORKERS)
@@ -176,7 +177,7 @@ async fn accept_tls(
 }
 
 /// Answers the requests of one connection.
-async fn connection<S>(stream: S, server: Server)
+pub(crate) async fn connection<S>(stream: S, server: Server)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -7,6 +7,7 @@ mod harness;
 
 mod doors;
 mod elsewhere;
+mod many;
 mod python;
 mod reference;
 mod requests;
