@@ -21,7 +21,7 @@ static DOOR: LazyLock<Exchange> = LazyLock::new(|| {
         debug: None,
     };
     let engine = Engine::open(options.clone()).expect("an engine");
-    let mut request = CreateRequest { name: Some("c".into()), ..CreateRequest::default() };
+    let mut request = CreateRequest { name: Some("c1".into()), ..CreateRequest::default() };
     request.config.cmd = Some(vec!["true".into()]);
     request.host_config.network_mode = "none".into();
     request.rootfs = Some(Rootfs { path: root.to_string_lossy().into_owned(), writable: false });

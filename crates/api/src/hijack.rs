@@ -323,7 +323,8 @@ async fn exchange<R: AsyncRead + Unpin>(
         .map(|fd| watched(fd.try_clone_to_owned(), Interest::WRITABLE))
         .transpose()?;
     let mut pending = Bytes::new();
-    let mut buffer = vec![0; 32 << 10];
+    // Most who are attached never type, and there may be thousands.
+    let mut buffer = vec![0; BITE];
     loop {
         tokio::select! {
             ready = readable.readable() => {

@@ -13,3 +13,4 @@ mod reference;
 mod requests;
 mod server;
 mod stacks;
+mod streams;
