@@ -10,7 +10,8 @@
 //! Start reading at [`serve`], then `route`: from a request's path to the function that answers it. A file
 //! in `resource` answers for each of Docker's resources; `hijack` and `body` are the streams.
 //!
-//! Versions: `/v1.24` to `/v1.51` before the path are accepted, and no version at all.
+//! Versions: `/v1.24` to `/v1.51` before the path are accepted, and no version at all. What older ones have
+//! otherwise is in `versions`.
 
 mod answer;
 mod body;
@@ -23,6 +24,7 @@ mod resource;
 mod route;
 mod server;
 mod tls;
+mod versions;
 mod websocket;
 mod work;
 

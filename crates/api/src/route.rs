@@ -20,7 +20,7 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
     match parts.as_slice() {
         ["_ping"] if get || head => system::ping(head),
         ["version"] if get => system::version(),
-        ["info"] if get => system::info(server).await,
+        ["info"] if get => system::info(&request, server).await,
         ["auth"] if post => system::auth(request, server).await,
         ["events"] if get => events::stream(request, server).await,
         ["system", "df"] if get => system::disk_usage(request, server).await,
@@ -74,7 +74,9 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         }
         ["images", "prune"] if post => images::prune(request, server).await,
         // A name may have slashes.
-        ["images", name @ .., "json"] if get => images::inspect(server, &name.join("/")).await,
+        ["images", name @ .., "json"] if get => {
+            images::inspect(&request, server, &name.join("/")).await
+        }
         ["images", name @ .., "history"] if get => images::history(server, &name.join("/")).await,
         ["images", name @ .., "get"] if get => images::save(server, vec![name.join("/")]).await,
         ["images", name @ .., "push"] if post => {

@@ -9,11 +9,12 @@ use oci::manifest::Descriptor;
 use registry::Client;
 use serde::Serialize;
 
-use crate::answer::{Failure, Outcome, empty, json, json_with};
+use crate::answer::{Failure, Outcome, empty, json, json_of, json_with};
 use crate::body::{self, Writer};
 use crate::credentials::{AuthConfig, Sent};
 use crate::request::Request;
 use crate::server::Server;
+use crate::versions;
 
 pub(crate) async fn list(request: Request, server: &Server) -> Outcome {
     let (all, mut filters) = (request.query().flag("all"), request.query().filters()?);
@@ -21,12 +22,18 @@ pub(crate) async fn list(request: Request, server: &Server) -> Outcome {
     if let Some(name) = request.query().text("filter") {
         filters.entry("reference".into()).or_default().push(name.to_owned());
     }
-    Ok(json(&server.work.ask(move |engine| engine.images(all, &filters)).await?))
+    let version = request.version;
+    let found = server.work.ask(move |engine| engine.images(all, &filters)).await?;
+    Ok(json_of(&found, version, |list, version| {
+        let images = list.as_array_mut().into_iter().flatten();
+        images.for_each(|image| versions::image_summary(image, version));
+    }))
 }
 
-pub(crate) async fn inspect(server: &Server, name: &str) -> Outcome {
+pub(crate) async fn inspect(request: &Request, server: &Server, name: &str) -> Outcome {
     let name = name.to_owned();
-    Ok(json(&server.work.ask(move |engine| engine.inspect_image(&name)).await?))
+    let found = server.work.ask(move |engine| engine.inspect_image(&name)).await?;
+    Ok(json_of(&found, request.version, versions::image_inspect))
 }
 
 pub(crate) async fn history(server: &Server, name: &str) -> Outcome {
