@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -158,14 +159,14 @@ pub(crate) struct Waiting {
 
 /// How many connections are open, those that became streams among them.
 #[derive(Clone, Default)]
-pub(crate) struct Open(Arc<std::sync::atomic::AtomicUsize>);
+pub(crate) struct Open(Arc<AtomicUsize>);
 
 /// One of them, until dropped.
 pub(crate) struct OneOpen(Open);
 
 impl Open {
     pub(crate) fn one(&self) -> OneOpen {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        self.0.fetch_add(1, Ordering::AcqRel);
         OneOpen(self.clone())
     }
 
@@ -175,7 +176,7 @@ impl Open {
         let mut quiet = Duration::ZERO;
         while quiet < patience {
             tokio::time::sleep(step).await;
-            let none = self.0.load(std::sync::atomic::Ordering::Acquire) == 0;
+            let none = self.0.load(Ordering::Acquire) == 0;
             quiet = if none { quiet.saturating_add(step) } else { Duration::ZERO };
         }
     }
@@ -183,7 +184,7 @@ impl Open {
 
 impl Drop for OneOpen {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -191,6 +192,20 @@ impl Drop for OneOpen {
 pub(crate) struct Attacher {
     pub(crate) options: AttachOptions,
     pub(crate) give: oneshot::Sender<Attachment>,
+    taken: Arc<AtomicBool>,
+}
+
+/// The other end of an [`Attacher`].
+pub(crate) struct Start {
+    pub(crate) attachment: oneshot::Receiver<Attachment>,
+    taken: Arc<AtomicBool>,
+}
+
+impl Start {
+    /// This server starts the container, or tries to: the attachment, or the end of waiting, is on its way.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.taken.load(Ordering::Acquire)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -199,16 +214,21 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Waiting {
     /// Waits for the start of the container with this id.
-    pub(crate) fn wait(&self, id: &str, options: AttachOptions) -> oneshot::Receiver<Attachment> {
-        let (give, receive) = oneshot::channel();
-        lock(&self.starts).entry(id.to_owned()).or_default().push(Attacher { options, give });
-        receive
+    pub(crate) fn wait(&self, id: &str, options: AttachOptions) -> Start {
+        let (give, attachment) = oneshot::channel();
+        let taken = Arc::new(AtomicBool::new(false));
+        let attacher = Attacher { options, give, taken: taken.clone() };
+        lock(&self.starts).entry(id.to_owned()).or_default().push(attacher);
+        Start { attachment, taken }
     }
 
     /// Those who wait; they are the caller's now.
     pub(crate) fn take(&self, id: &str) -> Vec<Attacher> {
         let mut waiting = lock(&self.starts).remove(id).unwrap_or_default();
         waiting.retain(|attacher| !attacher.give.is_closed());
+        for attacher in &waiting {
+            attacher.taken.store(true, Ordering::Release);
+        }
         waiting
     }
 

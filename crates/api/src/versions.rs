@@ -96,8 +96,12 @@ mod tests {
         assert_eq!(changed(44, image_inspect)["ContainerConfig"]["A"], 1);
         let mut usage = json!({"Images": [image]});
         disk_usage(&mut usage, 41);
-        assert_eq!((&usage["BuilderSize"], &usage["Images"][0]["VirtualSize"]), (&json!(0), &json!(7)));
-        let mut host = json!({"SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"]});
+        assert_eq!(
+            (&usage["BuilderSize"], &usage["Images"][0]["VirtualSize"]),
+            (&json!(0), &json!(7))
+        );
+        let mut host =
+            json!({"SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"]});
         info(&mut host, 24);
         assert_eq!(host["SecurityOptions"], json!(["seccomp", "cgroupns"]));
     }

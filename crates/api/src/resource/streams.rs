@@ -96,7 +96,7 @@ async fn attach_by(mut request: Request, server: &Server, id: &str, socket: bool
 enum Source {
     Nothing,
     Now(Attachment),
-    AtStart(tokio::sync::oneshot::Receiver<Attachment>),
+    AtStart(hijack::Start),
 }
 
 /// Waits for the start of a container, by this server or by anybody else.
@@ -104,7 +104,7 @@ async fn started(
     server: &Server,
     id: &str,
     options: AttachOptions,
-    mut start: tokio::sync::oneshot::Receiver<Attachment>,
+    mut start: hijack::Start,
     mut listener: crate::hub::Listener,
 ) -> Option<Attachment> {
     let about = |event: &Event| event.kind == "container" && event.actor.id == id;
@@ -112,14 +112,12 @@ async fn started(
         tokio::select! {
             biased;
             // A start that failed ends the waiting.
-            attachment = &mut start => return attachment.ok(),
+            attachment = &mut start.attachment => return attachment.ok(),
             event = listener.next() => match event {
                 Some(event) if about(&event) && event.action == "start" => {
                     let name = id.to_owned();
-                    // This server may be the one that starts it; then the attachment is on its way.
-                    let given = tokio::time::timeout(Duration::from_millis(200), &mut start).await;
-                    if let Ok(given) = given {
-                        return given.ok();
+                    if start.is_ours() {
+                        return start.attachment.await.ok();
                     }
                     return server
                         .work

@@ -129,7 +129,9 @@ fn every_version() {
     let served = Served::new();
     let all: Vec<String> = (24..=51).map(|minor| format!("1.{minor}")).collect();
     for version in &all {
-        for path in ["info", "version", "containers/json", "images/json", "system/df", "images/bb/json"] {
+        for path in
+            ["info", "version", "containers/json", "images/json", "system/df", "images/bb/json"]
+        {
             let (status, body) = ask(&served, "GET", &format!("/v{version}/{path}"), "");
             assert_eq!(status, 200, "{version} {path}: {body}");
         }
@@ -151,7 +153,19 @@ fn every_version() {
     }
     for version in ["", "1.24", "1.30", "1.41", "1.44", "1.51"] {
         let mut docker = served.client("timeout");
-        docker.args(["-s", "KILL", "60", "docker", "run", "--rm", "--network", "none", "bb", "echo", "hello"]);
+        docker.args([
+            "-s",
+            "KILL",
+            "60",
+            "docker",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "bb",
+            "echo",
+            "hello",
+        ]);
         if !version.is_empty() {
             docker.env("DOCKER_API_VERSION", version);
         }
