@@ -215,8 +215,7 @@ impl Engine {
         let mut image = parent.map(|p| p.config.clone()).unwrap_or_default();
         let mut from = record.definition.config.clone();
         if let Some(given) = &options.config {
-            let mut base = oci::config::ImageConfig::default();
-            base.config = convert(&from)?;
+            let base = oci::config::ImageConfig { config: convert(&from)?, ..Default::default() };
             from = given.clone();
             crate::create::merge(&mut from, &base);
         }

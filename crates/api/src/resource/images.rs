@@ -6,7 +6,7 @@ use engine::{Message, PullOptions, PushOptions, Transfer};
 use hyper::StatusCode;
 use oci::Reference;
 use oci::manifest::Descriptor;
-use registry::Client;
+use registry::{Client, SearchFilter};
 use serde::Serialize;
 
 use crate::answer::{Failure, Outcome, empty, json, json_of, json_with};
@@ -232,9 +232,11 @@ pub(crate) async fn search(request: Request, server: &Server) -> Outcome {
         return Err(Failure::invalid(format!("invalid limit {limit}: it should be 1 to 100")));
     }
     let filters = query.filters()?;
-    let one = |name: &str| filters.get(name).and_then(|values| values.first());
-    let official = one("is-official").map(|v| v == "true" || v == "1");
-    let stars: u64 = one("stars").and_then(|v| v.parse().ok()).unwrap_or(0);
+    let pairs = filters
+        .iter()
+        .flat_map(|(name, values)| values.iter().map(|v| (name.as_str(), v.as_str())));
+    let filter = SearchFilter::parse(pairs)
+        .map_err(|pair| Failure::invalid(format!("invalid filter '{pair}'")))?;
     let client = (server.client)(None)?;
     let found = server
         .work
@@ -242,7 +244,7 @@ pub(crate) async fn search(request: Request, server: &Server) -> Outcome {
         .await?;
     let found: Vec<Found> = found
         .into_iter()
-        .filter(|r| r.star_count >= stars && official.is_none_or(|o| r.is_official == o))
+        .filter(|r| filter.matches(r))
         .map(|r| Found {
             description: r.description.unwrap_or_default(),
             is_official: r.is_official,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::types::{ContainerInspect, Event, Stats};
 use engine::{
-    AttachOptions, Attachment, LogLine, LogOptions, LogReader, LogState, StreamKind, WaitCondition,
+    AttachOptions, Attachment, LogLine, LogOptions, LogReader, LogShape, LogState, WaitCondition,
 };
 use hyper::StatusCode;
 use serde::Serialize;
@@ -171,12 +171,8 @@ pub(crate) async fn logs(request: Request, server: &Server, id: &str) -> Outcome
     let (id, tty) = (container.id.clone(), container.config.tty);
     let reader = server.work.ask(move |engine| engine.log_reader(&id, options)).await?;
     let (writer, answer) = body::open(hijack::content_type(tty, request.version));
-    let lines = Lines {
-        tty,
-        timestamps,
-        details: details.then(|| container.log_details()),
-        open: (false, false),
-    };
+    let shape = LogShape::new(timestamps, details.then(|| container.log_details()));
+    let lines = Lines { tty, shape };
     tokio::spawn(follow(server.clone(), reader, lines, writer));
     Ok(answer)
 }
@@ -184,29 +180,12 @@ pub(crate) async fn logs(request: Request, server: &Server, id: &str) -> Outcome
 /// How lines are written.
 struct Lines {
     tty: bool,
-    timestamps: bool,
-    details: Option<String>,
-    /// The last piece of each output was part of a line: the next one goes on with it.
-    open: (bool, bool),
+    shape: LogShape,
 }
 
 impl Lines {
     fn write(&mut self, line: &LogLine, out: &mut Vec<u8>) {
-        let mut text = Vec::with_capacity(line.bytes.len().saturating_add(40));
-        let open = match line.stream {
-            StreamKind::Stdout => &mut self.open.0,
-            StreamKind::Stderr => &mut self.open.1,
-        };
-        let begins = !std::mem::replace(open, !line.bytes.ends_with(b"\n"));
-        if begins && self.timestamps {
-            text.extend_from_slice(engine::rfc3339_fixed(line.time).as_bytes());
-            text.push(b' ');
-        }
-        if begins && let Some(details) = &self.details {
-            text.extend_from_slice(details.as_bytes());
-            text.push(b' ');
-        }
-        text.extend_from_slice(&line.bytes);
+        let mut text = self.shape.show(line);
         if self.tty {
             out.append(&mut text);
         } else {

@@ -112,6 +112,7 @@ fn text(own: &VersionInfo, v: &VersionInfo, context: &str, host: Option<String>)
     line("OS/Arch", &format!("{}/{}", v.os, v.arch));
     line("Kernel", &v.kernel_version);
     let (client_name, name) = (&own.platform.name, &v.platform.name);
+    let name = if name.is_empty() { "Docker Engine" } else { name };
     let place = match host {
         None => "in this program, no daemon".to_owned(),
         Some(host) => format!("at {host}"),

@@ -25,6 +25,9 @@ struct Row {
     known: Vec<String>,
 }
 
+/// Method, the reference's path, what is asked, headers, body, and the status that is expected.
+type Asked<'a> = (&'a str, &'a str, &'a str, &'a str, &'a [u8], u16);
+
 /// A process that ends with the test, however that ends.
 struct Running(std::process::Child);
 
@@ -220,7 +223,7 @@ fn every_path_and_method() {
         format!("/exec/{e1}/json"),
     );
     // What is asked, in this order, and the status that is expected.
-    let asked: Vec<(&str, &str, &str, &str, &[u8], u16)> = vec![
+    let asked: Vec<Asked<'_>> = vec![
         ("GET", "/_ping", "/_ping", "", b"", 200),
         ("HEAD", "/_ping", "/_ping", "", b"", 200),
         ("GET", "/version", "/version", "", b"", 200),
