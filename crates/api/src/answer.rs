@@ -112,6 +112,25 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Answer {
     json_with(StatusCode::OK, value)
 }
 
+/// A JSON document, changed to what an older version has.
+pub(crate) fn json_of<T: Serialize>(
+    value: &T,
+    version: u32,
+    change: fn(&mut serde_json::Value, u32),
+) -> Answer {
+    if version >= crate::versions::AS_IT_IS {
+        return json(value);
+    }
+    match serde_json::to_value(value) {
+        Ok(mut document) => {
+            change(&mut document, version);
+            json(&document)
+        }
+        // It says why.
+        Err(_) => json(value),
+    }
+}
+
 /// A JSON document with another status.
 pub(crate) fn json_with<T: Serialize>(status: StatusCode, value: &T) -> Answer {
     match serde_json::to_vec(value) {

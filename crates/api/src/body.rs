@@ -53,6 +53,11 @@ impl Writer {
         self.flush()
     }
 
+    /// From here on a failure is a line.
+    pub(crate) fn begin(&mut self) {
+        self.begun = true;
+    }
+
     /// The failure of work whose answer has begun, as a line among its lines.
     pub(crate) fn failed_line(&mut self, failure: &Failure) -> io::Result<()> {
         #[derive(Serialize)]

@@ -8,10 +8,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use engine::detach::{self, Finder};
 use engine::{AttachOptions, Attachment, Frame, LogLine, StreamKind};
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
@@ -22,9 +24,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Failure};
 use crate::body::{self, AsyncWriter};
 use crate::request::Request;
+use crate::websocket;
 
 /// Output as it is.
 pub(crate) const RAW: &str = "application/vnd.docker.raw-stream";
@@ -52,6 +55,8 @@ pub(crate) fn framed(stream: StreamKind, bytes: &[u8]) -> Bytes {
 /// Where a stream goes, before the answer is sent.
 pub(crate) enum Channel {
     Upgraded(OnUpgrade),
+    /// True for messages of text, as before 1.28.
+    Socket(OnUpgrade, bool),
     Body(AsyncWriter),
 }
 
@@ -71,6 +76,10 @@ impl Channel {
     pub(crate) async fn ready(self) -> io::Result<Line> {
         let upgraded = match self {
             Channel::Upgraded(upgrade) => upgrade.await.map_err(io::Error::other)?,
+            Channel::Socket(upgrade, text) => {
+                let upgraded = TokioIo::new(upgrade.await.map_err(io::Error::other)?);
+                return Ok(Line::Connection(Box::new(websocket::unwrapped(upgraded, text))));
+            }
             Channel::Body(writer) => return Ok(Line::Body(writer)),
         };
         match upgraded.downcast::<TokioIo<UnixStream>>() {
@@ -116,6 +125,24 @@ pub(crate) fn open(request: &mut Request, content_type: &'static str) -> (Channe
     (Channel::Upgraded(upgrade), answer::header(answer, "content-type", content_type))
 }
 
+/// The answer to a request for a websocket.
+pub(crate) fn open_socket(request: &mut Request) -> Result<(Channel, Answer), Failure> {
+    let is = |name: &str, wanted: &str| {
+        request.header(name).is_some_and(|v| v.to_ascii_lowercase().contains(wanted))
+    };
+    let key = request.header("sec-websocket-key").map(websocket::accept);
+    let (true, true, Some(key)) = (is("upgrade", "websocket"), is("connection", "upgrade"), key)
+    else {
+        return Err(Failure::invalid("attach/ws is for websockets: ask for an upgrade to one"));
+    };
+    let text = request.version < 28;
+    let upgrade = hyper::upgrade::on(&mut request.inner);
+    let mut answer = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    Ok((Channel::Socket(upgrade, text), answer::header(answer, "sec-websocket-accept", &key)))
+}
+
 /// New size of a terminal: rows, columns.
 pub(crate) type Size = (u16, u16);
 
@@ -130,10 +157,55 @@ pub(crate) struct Waiting {
     terminals: Arc<Mutex<Terminals>>,
 }
 
+/// How many connections are open, those that became streams among them.
+#[derive(Clone, Default)]
+pub(crate) struct Open(Arc<AtomicUsize>);
+
+/// One of them, until dropped.
+pub(crate) struct OneOpen(Open);
+
+impl Open {
+    pub(crate) fn one(&self) -> OneOpen {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        OneOpen(self.clone())
+    }
+
+    /// Until none has been open for so long.
+    pub(crate) async fn idle(&self, patience: Duration) {
+        let step = (patience / 10).clamp(Duration::from_millis(5), Duration::from_secs(1));
+        let mut quiet = Duration::ZERO;
+        while quiet < patience {
+            tokio::time::sleep(step).await;
+            let none = self.0.load(Ordering::Acquire) == 0;
+            quiet = if none { quiet.saturating_add(step) } else { Duration::ZERO };
+        }
+    }
+}
+
+impl Drop for OneOpen {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// One client that waits for a start.
 pub(crate) struct Attacher {
     pub(crate) options: AttachOptions,
     pub(crate) give: oneshot::Sender<Attachment>,
+    taken: Arc<AtomicBool>,
+}
+
+/// The other end of an [`Attacher`].
+pub(crate) struct Start {
+    pub(crate) attachment: oneshot::Receiver<Attachment>,
+    taken: Arc<AtomicBool>,
+}
+
+impl Start {
+    /// This server starts the container, or tries to: the attachment, or the end of waiting, is on its way.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.taken.load(Ordering::Acquire)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -142,16 +214,21 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Waiting {
     /// Waits for the start of the container with this id.
-    pub(crate) fn wait(&self, id: &str, options: AttachOptions) -> oneshot::Receiver<Attachment> {
-        let (give, receive) = oneshot::channel();
-        lock(&self.starts).entry(id.to_owned()).or_default().push(Attacher { options, give });
-        receive
+    pub(crate) fn wait(&self, id: &str, options: AttachOptions) -> Start {
+        let (give, attachment) = oneshot::channel();
+        let taken = Arc::new(AtomicBool::new(false));
+        let attacher = Attacher { options, give, taken: taken.clone() };
+        lock(&self.starts).entry(id.to_owned()).or_default().push(attacher);
+        Start { attachment, taken }
     }
 
     /// Those who wait; they are the caller's now.
     pub(crate) fn take(&self, id: &str) -> Vec<Attacher> {
         let mut waiting = lock(&self.starts).remove(id).unwrap_or_default();
         waiting.retain(|attacher| !attacher.give.is_closed());
+        for attacher in &waiting {
+            attacher.taken.store(true, Ordering::Release);
+        }
         waiting
     }
 
@@ -173,6 +250,15 @@ impl Waiting {
     }
 }
 
+/// The keys that let a client go, for a container or an exec with a terminal; others have none.
+pub(crate) fn keys(tty: bool, wanted: &str) -> Result<Finder, Failure> {
+    let wanted = if wanted.is_empty() { detach::DEFAULT } else { wanted };
+    let bytes = detach::parse_keys(wanted).map_err(|why| {
+        Failure::invalid(format!("Invalid detach keys ({wanted}) provided: {why}"))
+    })?;
+    Ok(Finder::new(if tty { bytes } else { Vec::new() }))
+}
+
 /// Writes what the journal had, then copies between an attachment and the client until one of them ends.
 pub(crate) async fn copy(
     line: Line,
@@ -180,6 +266,7 @@ pub(crate) async fn copy(
     logs: &[LogLine],
     attachment: Option<Attachment>,
     sizes: Option<mpsc::UnboundedReceiver<Size>>,
+    mut keys: Finder,
 ) -> io::Result<()> {
     let write = |log: &LogLine| {
         if tty { Bytes::copy_from_slice(&log.bytes) } else { framed(log.stream, &log.bytes) }
@@ -191,7 +278,7 @@ pub(crate) async fn copy(
                 output.put(write(log)).await?;
             }
             if let Some(attachment) = attachment {
-                exchange(attachment, Some(read), &mut output, tty, sizes).await?;
+                exchange(attachment, Some(read), &mut output, tty, sizes, &mut keys).await?;
             }
             output.shutdown().await
         }
@@ -201,7 +288,8 @@ pub(crate) async fn copy(
                 output.put(write(log)).await?;
             }
             if let Some(attachment) = attachment {
-                exchange(attachment, None::<tokio::io::Empty>, &mut output, tty, sizes).await?;
+                let nobody = None::<tokio::io::Empty>;
+                exchange(attachment, nobody, &mut output, tty, sizes, &mut keys).await?;
             }
             Ok(())
         }
@@ -246,6 +334,7 @@ async fn exchange<R: AsyncRead + Unpin>(
     output: &mut impl Output,
     tty: bool,
     mut sizes: Option<mpsc::UnboundedReceiver<Size>>,
+    keys: &mut Finder,
 ) -> io::Result<Option<i32>> {
     let other = |e: engine::Error| io::Error::other(e.message);
     let readable = watched(attachment.fd().try_clone_to_owned(), Interest::READABLE)?;
@@ -254,7 +343,8 @@ async fn exchange<R: AsyncRead + Unpin>(
         .map(|fd| watched(fd.try_clone_to_owned(), Interest::WRITABLE))
         .transpose()?;
     let mut pending = Bytes::new();
-    let mut buffer = vec![0; 32 << 10];
+    // Most who are attached never type, and there may be thousands.
+    let mut buffer = vec![0; BITE];
     loop {
         tokio::select! {
             ready = readable.readable() => {
@@ -289,7 +379,11 @@ async fn exchange<R: AsyncRead + Unpin>(
                     }
                     Ok(_) if writable.is_none() => {}
                     Ok(count) => {
-                        pending = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
+                        let (pass, detached) = keys.filter(buffer.get(..count).unwrap_or_default());
+                        if detached {
+                            return Ok(None);
+                        }
+                        pending = pass.into();
                     }
                 }
             }

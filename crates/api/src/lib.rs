@@ -10,17 +10,25 @@
 //! Start reading at [`serve`], then `route`: from a request's path to the function that answers it. A file
 //! in `resource` answers for each of Docker's resources; `hijack` and `body` are the streams.
 //!
-//! Versions: `/v1.24` to `/v1.51` before the path are accepted, and no version at all.
+//! Versions: `/v1.24` to `/v1.51` before the path are accepted, and no version at all. What older ones have
+//! otherwise is in `versions`.
 
 mod answer;
 mod body;
 mod credentials;
+mod exchange;
 mod hijack;
 mod hub;
 mod request;
 mod resource;
 mod route;
 mod server;
+mod tls;
+mod versions;
+mod websocket;
 mod work;
 
-pub use server::{MakeClient, Options, serve};
+pub use exchange::Exchange;
+pub use rustls::ServerConfig;
+pub use server::{Listener, MakeClient, Options, serve};
+pub use tls::{TlsError, server_config};

@@ -20,7 +20,7 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
     match parts.as_slice() {
         ["_ping"] if get || head => system::ping(head),
         ["version"] if get => system::version(),
-        ["info"] if get => system::info(server).await,
+        ["info"] if get => system::info(&request, server).await,
         ["auth"] if post => system::auth(request, server).await,
         ["events"] if get => events::stream(request, server).await,
         ["system", "df"] if get => system::disk_usage(request, server).await,
@@ -29,6 +29,10 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         ["containers", "create"] if post => containers::create(request, server).await,
         ["containers", "prune"] if post => containers::prune(request, server).await,
         ["containers", id] if delete => containers::remove(request, server, id).await,
+        // The name of a link: the container's, and the one it knows the other by.
+        ["containers", id, alias] if delete => {
+            containers::remove_link(request, server, id, alias).await
+        }
         ["containers", id, "json"] if get => containers::inspect(request, server, id).await,
         ["containers", id, "top"] if get => containers::top(request, server, id).await,
         ["containers", id, "logs"] if get => streams::logs(request, server, id).await,
@@ -45,6 +49,9 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         ["containers", id, "pause"] if post => containers::pause(server, id).await,
         ["containers", id, "unpause"] if post => containers::unpause(server, id).await,
         ["containers", id, "attach"] if post => streams::attach(request, server, id).await,
+        ["containers", id, "attach", "ws"] if get => {
+            streams::attach_socket(request, server, id).await
+        }
         ["containers", id, "wait"] if post => streams::wait(request, server, id).await,
         ["containers", id, "archive"] if head => {
             containers::archive_stat(request, server, id).await
@@ -67,7 +74,9 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         }
         ["images", "prune"] if post => images::prune(request, server).await,
         // A name may have slashes.
-        ["images", name @ .., "json"] if get => images::inspect(server, &name.join("/")).await,
+        ["images", name @ .., "json"] if get => {
+            images::inspect(&request, server, &name.join("/")).await
+        }
         ["images", name @ .., "history"] if get => images::history(server, &name.join("/")).await,
         ["images", name @ .., "get"] if get => images::save(server, vec![name.join("/")]).await,
         ["images", name @ .., "push"] if post => {
@@ -98,7 +107,12 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         }
 
         ["plugins"] if get => Ok(crate::answer::json(&[(); 0])),
-        ["plugins", "privileges"] | ["plugins", _, "json"] if get => swarm::no_plugins(),
+        ["plugins", "pull" | "create"] if post => Err(Failure::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "this engine has no plugins; name a driver that is built in",
+        )),
+        ["plugins", ..] => swarm::no_plugins(),
+        ["volumes", _] if put => swarm::no_manager(&method, &parts),
         ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => {
             swarm::no_manager(&method, &parts)
         }

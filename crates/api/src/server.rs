@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use registry::{Client, Credentials};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{self, Answer};
-use crate::hijack::Waiting;
+use crate::hijack::{Open, Waiting};
 use crate::hub::Hub;
 use crate::request::Request;
 use crate::route;
@@ -25,14 +27,33 @@ use crate::work::Work;
 pub type MakeClient =
     dyn Fn(Option<Box<dyn Credentials>>) -> Result<Client, engine::Error> + Send + Sync;
 
+/// Where requests come from.
+pub enum Listener {
+    /// A socket in the file system, whose mode says who may use it.
+    Unix(UnixListener),
+    /// A port, for clients that have a certificate; see [`crate::server_config`].
+    Tls(TcpListener, Arc<rustls::ServerConfig>),
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(listener) => f.debug_tuple("Unix").field(listener).finish(),
+            Self::Tls(listener, _) => f.debug_tuple("Tls").field(listener).finish_non_exhaustive(),
+        }
+    }
+}
+
 /// What the server is told.
 pub struct Options {
     /// Which engine to open.
     pub engine: EngineOptions,
     /// Where requests come from.
-    pub listeners: Vec<UnixListener>,
+    pub listeners: Vec<Listener>,
     /// See [`MakeClient`].
     pub client: Box<MakeClient>,
+    /// End when no connection has been open for so long.
+    pub idle: Option<Duration>,
 }
 
 impl std::fmt::Debug for Options {
@@ -50,6 +71,7 @@ pub(crate) struct Server {
     pub(crate) work: Work,
     pub(crate) hub: Hub,
     pub(crate) waiting: Waiting,
+    pub(crate) open: Open,
     pub(crate) client: Arc<MakeClient>,
 }
 
@@ -60,11 +82,46 @@ const HEAD: Duration = Duration::from_secs(30);
 /// The largest head, in bytes.
 const MAX_HEAD: usize = 256 << 10;
 
-/// Answers requests until the process is ended.
+/// Answers requests until the process is ended, or until nobody asks any more (see [`Options::idle`]).
 ///
 /// # Errors
 /// Those of the sockets.
-pub fn serve(options: Options) -> io::Result<()> {
+pub fn serve(mut options: Options) -> io::Result<()> {
+    let listeners = std::mem::take(&mut options.listeners);
+    let idle = options.idle;
+    let (runtime, server) = prepared(options)?;
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for listener in listeners {
+            let server = server.clone();
+            match listener {
+                Listener::Unix(listener) => {
+                    listener.set_nonblocking(true)?;
+                    let listener = tokio::net::UnixListener::from_std(listener)?;
+                    tasks.spawn(accept(listener, server));
+                }
+                Listener::Tls(listener, config) => {
+                    listener.set_nonblocking(true)?;
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    tasks.spawn(accept_tls(listener, config, server));
+                }
+            }
+        }
+        let idle = async {
+            match idle {
+                Some(patience) => server.open.idle(patience).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(ended) = tasks.join_next() => ended.map_err(io::Error::other)?,
+            () = idle => Ok(()),
+        }
+    })
+}
+
+/// The runtime, and what every request's function gets.
+pub(crate) fn prepared(options: Options) -> io::Result<(tokio::runtime::Runtime, Server)> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(WORKERS)
@@ -77,20 +134,10 @@ pub fn serve(options: Options) -> io::Result<()> {
         hub: Hub::new(work.clone()),
         work,
         waiting: Waiting::default(),
+        open: Open::default(),
         client: options.client.into(),
     };
-    runtime.block_on(async {
-        let mut tasks = tokio::task::JoinSet::new();
-        for listener in options.listeners {
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::UnixListener::from_std(listener)?;
-            tasks.spawn(accept(listener, server.clone()));
-        }
-        while let Some(ended) = tasks.join_next().await {
-            ended.map_err(io::Error::other)??;
-        }
-        Ok(())
-    })
+    Ok((runtime, server))
 }
 
 async fn accept(listener: tokio::net::UnixListener, server: Server) -> io::Result<()> {
@@ -105,11 +152,36 @@ async fn accept(listener: tokio::net::UnixListener, server: Server) -> io::Resul
     }
 }
 
+async fn accept_tls(
+    listener: tokio::net::TcpListener,
+    config: Arc<rustls::ServerConfig>,
+    server: Server,
+) -> io::Result<()> {
+    let acceptor = TlsAcceptor::from(config);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (acceptor, server) = (acceptor.clone(), server.clone());
+                tokio::spawn(async move {
+                    let _ = stream.set_nodelay(true);
+                    // Who has no certificate, or does not hurry to show it, is not talked to.
+                    let greeted = tokio::time::timeout(HEAD, acceptor.accept(stream)).await;
+                    if let Ok(Ok(stream)) = greeted {
+                        connection(stream, server).await;
+                    }
+                });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
 /// Answers the requests of one connection.
-async fn connection<S>(stream: S, server: Server)
+pub(crate) async fn connection<S>(stream: S, server: Server)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let _open = server.open.one();
     let service = service_fn(move |request| {
         let server = server.clone();
         async move { Ok::<_, Infallible>(respond(request, &server).await) }

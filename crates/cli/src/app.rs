@@ -120,10 +120,22 @@ fn globals<'a>(context: &mut Context, args: &'a [OsString]) -> anyhow::Result<Ne
                 })?;
                 continue;
             }
-            "--data-root" | "--run-root" | "--config" | "--host" | "--context" | "--log-level" => {}
-            "--tls" | "--tlsverify" | "--tlscacert" | "--tlscert" | "--tlskey" => {
-                return Err(no_remote(canonical).into());
+            "--tls" | "--tlsverify" => {
+                let text = value.as_deref().unwrap_or("true");
+                let on = crate::values::number::parse_bool(text).map_err(|e| {
+                    global_failure(
+                        context,
+                        format!("invalid argument {text:?} for \"{canonical}\" flag: {e}"),
+                    )
+                })?;
+                match canonical {
+                    "--tls" => context.globals.tls = on,
+                    _ => context.globals.tlsverify = Some(on),
+                }
+                continue;
             }
+            "--data-root" | "--run-root" | "--config" | "--host" | "--context" | "--log-level"
+            | "--tlscacert" | "--tlscert" | "--tlskey" => {}
             _ => return Err(global_failure(context, flags::unknown(&text)).into()),
         }
         if value.is_none() {
@@ -146,22 +158,14 @@ fn globals<'a>(context: &mut Context, args: &'a [OsString]) -> anyhow::Result<Ne
             "--run-root" => globals.run_root = Some(value.into()),
             "--config" => globals.config = Some(value.into()),
             "--log-level" => globals.log_level = Some(value),
-            // `default` is the name of the local engine for Docker's clients.
-            "--context" if value == "default" => {}
-            _ => return Err(no_remote(canonical).into()),
+            "--context" => globals.context = Some(value),
+            "--tlscacert" => globals.tlscacert = Some(value.into()),
+            "--tlscert" => globals.tlscert = Some(value.into()),
+            "--tlskey" => globals.tlskey = Some(value.into()),
+            _ => globals.host = Some(value),
         }
     }
     Ok(Next::Verb(args.get(at..).unwrap_or_default()))
-}
-
-fn no_remote(flag: &str) -> Failure {
-    Failure::new(
-        125,
-        format!(
-            "{flag}: engines on other machines come with the API server, which this build \
-             has not; leave the option out to use the engine of this machine"
-        ),
-    )
 }
 
 fn global_failure(context: &Context, message: String) -> Failure {
@@ -254,7 +258,6 @@ fn not_here(first: &str, second: Option<&str>) -> Option<&'static str> {
         ("checkpoint", _) => Some("this engine makes no checkpoints"),
         ("plugin", _) => Some("this engine has no plugins"),
         ("trust", _) => Some("signatures are not checked by this engine"),
-        ("context", _) => Some("engines on other machines come with the API server"),
         _ => None,
     }
 }
@@ -303,12 +306,17 @@ pub(crate) fn root_help_text(program: &str) -> String {
     let others: Vec<_> = verbs.iter().filter(|(name, _)| !COMMON.contains(name)).copied().collect();
     let options = [
         ("      --config file", "Settings file (default \"/etc/wherry/config.toml\")"),
-        ("  -c, --context string", "Only \"default\": engines elsewhere come with the API"),
+        ("  -c, --context string", "The engine of this context (see context ls)"),
         ("      --data-root dir", "Where images, containers and volumes are kept"),
         ("  -D, --debug", "Say more about what is done"),
-        ("  -H, --host list", "Refused: engines elsewhere come with the API"),
+        ("  -H, --host string", "An engine elsewhere: unix://, tcp:// or ssh://"),
         ("  -l, --log-level string", "How much to say: debug, info, warn, error, fatal"),
         ("      --run-root dir", "Where sockets and state of this boot are kept"),
+        ("      --tls", "Use TLS, with any certificate of the server"),
+        ("      --tlscacert string", "Certificates that sign the server's"),
+        ("      --tlscert string", "Certificate of this client"),
+        ("      --tlskey string", "Key of that certificate"),
+        ("      --tlsverify", "Use TLS, and check the server's certificate"),
         ("  -v, --version", "Print version information and quit"),
     ];
     let options: String =

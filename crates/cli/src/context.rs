@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use anyhow::Context as _;
 use engine::settings::Settings;
 use engine::{Engine, EngineOptions};
+use remote::Remote;
 
+use crate::door::Door;
 use crate::output::clean;
+use crate::target::{self, Target};
 
 /// Options that come before the verb.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +29,20 @@ pub(crate) struct Globals {
     pub(crate) debug: bool,
     /// `--log-level`
     pub(crate) log_level: Option<String>,
+    /// `--host`
+    pub(crate) host: Option<String>,
+    /// `--context`
+    pub(crate) context: Option<String>,
+    /// `--tls`
+    pub(crate) tls: bool,
+    /// `--tlsverify`
+    pub(crate) tlsverify: Option<bool>,
+    /// `--tlscacert`
+    pub(crate) tlscacert: Option<PathBuf>,
+    /// `--tlscert`
+    pub(crate) tlscert: Option<PathBuf>,
+    /// `--tlskey`
+    pub(crate) tlskey: Option<PathBuf>,
 }
 
 /// What every verb gets.
@@ -66,8 +84,26 @@ impl Context {
         Ok(self.settings.get_or_init(|| settings))
     }
 
-    /// Opens the engine.
-    pub(crate) fn engine(&self) -> anyhow::Result<Engine> {
+    /// Opens the engine that is meant: this machine's, or one elsewhere.
+    pub(crate) fn engine(&self) -> anyhow::Result<Door> {
+        Ok(match target::of(&self.globals)? {
+            None => Door::Local(Box::new(Engine::open(self.engine_options()?)?)),
+            Some(Target { host, tls }) => Door::Remote(Rc::new(Remote::new(host, tls))),
+        })
+    }
+
+    /// Opens the engine of this machine, for what the Docker API does not know.
+    pub(crate) fn local(&self) -> anyhow::Result<Engine> {
+        if let Some(target) = target::of(&self.globals)? {
+            return Err(crate::failure::Failure::new(
+                1,
+                format!(
+                    "{} is for the engine of this machine, and {} is another: run it there",
+                    self.spelled, target.host
+                ),
+            )
+            .into());
+        }
         Ok(Engine::open(self.engine_options()?)?)
     }
 

@@ -15,6 +15,7 @@ mod app;
 mod client_tests;
 mod complete;
 mod context;
+mod door;
 mod failure;
 mod flags;
 mod helpers;
@@ -24,6 +25,7 @@ mod output;
 mod registries;
 mod registry;
 mod stream;
+mod target;
 mod values;
 mod verbs;
 

@@ -8,11 +8,13 @@ use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
-use engine::{Attachment, Frame};
+use engine::Frame;
+use engine::detach::Finder;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
+use crate::door::Attachment;
 use crate::failure::Failure;
 
 const SIGWINCH: i32 = 28;
@@ -105,38 +107,6 @@ pub(crate) fn window() -> Option<(u16, u16)> {
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
-/// Finds the detach keys in what is typed.
-struct Keys {
-    wanted: Vec<u8>,
-    matched: usize,
-}
-
-impl Keys {
-    /// What to pass on of `typed`; true when the keys were all there.
-    fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
-        let mut out = Vec::with_capacity(typed.len());
-        for byte in typed {
-            if self.wanted.get(self.matched) == Some(byte) {
-                self.matched = self.matched.saturating_add(1);
-                if self.matched == self.wanted.len() {
-                    return (out, true);
-                }
-                continue;
-            }
-            if self.matched > 0 {
-                out.extend_from_slice(self.wanted.get(..self.matched).unwrap_or_default());
-                self.matched = 0;
-                if self.wanted.first() == Some(byte) {
-                    self.matched = 1;
-                    continue;
-                }
-            }
-            out.push(*byte);
-        }
-        (out, false)
-    }
-}
-
 /// Signals that end or resize; with a proxy, all that can be passed on.
 fn watched(proxy: bool) -> Vec<i32> {
     if !proxy {
@@ -176,7 +146,7 @@ pub(crate) fn join(mut attachment: Attachment, mut options: Join<'_>) -> anyhow:
         let _ = attachment.resize(rows, columns);
     }
     let mut pump = Pump {
-        keys: Keys { wanted: std::mem::take(&mut options.keys), matched: 0 },
+        keys: Finder::new(std::mem::take(&mut options.keys)),
         use_keys: options.tty,
         reading: options.stdin,
         pending: Vec::new(),
@@ -266,7 +236,7 @@ fn wait(attachment: &Attachment, signals: &OwnedFd, pump: &Pump) -> std::io::Res
 
 /// Standard input on its way to the container.
 struct Pump {
-    keys: Keys,
+    keys: Finder,
     use_keys: bool,
     reading: bool,
     pending: Vec<u8>,
@@ -289,7 +259,7 @@ impl Pump {
             self.close(attachment);
             return Ok(false);
         }
-        if self.use_keys && !self.keys.wanted.is_empty() {
+        if self.use_keys {
             let (pass, detach) = self.keys.filter(typed);
             self.pending.extend(pass);
             return Ok(detach);
@@ -324,25 +294,6 @@ impl Pump {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn keys() -> Keys {
-        Keys { wanted: vec![16, 17], matched: 0 }
-    }
-
-    #[test]
-    fn keys_are_found_across_reads() {
-        let mut k = keys();
-        assert_eq!(k.filter(b"ab\x10"), (b"ab".to_vec(), false));
-        assert_eq!(k.filter(b"\x11rest"), (Vec::new(), true));
-    }
-
-    #[test]
-    fn half_the_keys_pass_on() {
-        let mut k = keys();
-        assert_eq!(k.filter(b"\x10x"), (b"\x10x".to_vec(), false));
-        assert_eq!(k.filter(b"\x10\x10"), (b"\x10".to_vec(), false));
-        assert_eq!(k.filter(b"\x11"), (Vec::new(), true));
-    }
 
     #[test]
     fn faults_and_children_are_never_passed_on() {

@@ -335,6 +335,10 @@ impl Engine {
                 format!("container {} is not running", record.id),
             ));
         }
+        if !record.definition.config.tty {
+            // There is nothing to be resized, which is no mistake, as in Docker.
+            return Ok(());
+        }
         resize(self.keeper(), &record.id, rows, cols)
     }
 

@@ -10,16 +10,17 @@ use crate::clock;
 use crate::engine::{CommitOptions, Engine, PathStat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
+use crate::offline::Root;
 use crate::record::{Record, State};
 use crate::start::clone_mount_of;
 use crate::types::DiffEntry;
 
 impl Engine {
     /// The root of a container's files: of its processes if it runs, so that its mounts
-    /// are seen too; else a mount of our own that goes with the descriptor.
-    fn root_of(&self, record: &Record) -> Result<OwnedFd> {
+    /// are seen too; else put together for us, and gone with the descriptors.
+    fn root_of(&self, record: &Record) -> Result<Root> {
         if !record.state.is_live() {
-            return self.mount_rootfs(record);
+            return self.offline_root(record);
         }
         let pidfd = record.identity().open()?;
         let path = format!("/proc/{}/root", record.pid);
@@ -30,7 +31,7 @@ impl Engine {
         )
         .map_err(|e| Error::system(format!("cannot open {path}"), std::io::Error::from(e)))?;
         drop(pidfd);
-        Ok(root)
+        Ok(root.into())
     }
 
     fn no_path(name: &str, path: &str) -> Error {
@@ -105,7 +106,10 @@ impl Engine {
     fn is_in_mount(&self, record: &Record, path: &str) -> bool {
         let path = crate::mounts::clean(path);
         record.definition.mounts.iter().any(|m| {
-            !m.mount.read_only && record.state.is_live() && path.starts_with(&m.mount.target)
+            let kept = matches!(m.mount.r#type.as_str(), "bind" | "volume");
+            !m.mount.read_only
+                && (kept || record.state.is_live())
+                && path.starts_with(&m.mount.target)
         })
     }
 
@@ -209,11 +213,14 @@ impl Engine {
         options: &CommitOptions,
     ) -> Result<oci::config::ImageConfig> {
         let mut image = parent.map(|p| p.config.clone()).unwrap_or_default();
-        let from = &record.definition.config;
+        let mut from = record.definition.config.clone();
+        if let Some(given) = &options.config {
+            let base = oci::config::ImageConfig { config: convert(&from)?, ..Default::default() };
+            from = given.clone();
+            crate::create::merge(&mut from, &base);
+        }
         // The container's configuration is the image's with what was given on top.
-        let value = serde_json::to_value(from).map_err(|e| Error::system("configuration", e))?;
-        let mut config: oci::config::ContainerConfig =
-            serde_json::from_value(value).map_err(|e| Error::system("configuration", e))?;
+        let mut config = convert(&from)?;
         // What describes the container and not the image.
         for key in [
             "Hostname",
@@ -248,7 +255,13 @@ impl Engine {
     }
 }
 
-fn stat(root: &OwnedFd, path: &str) -> Result<Option<PathStat>> {
+/// A container's configuration as an image has it.
+fn convert(config: &crate::types::Config) -> Result<oci::config::ContainerConfig> {
+    let value = serde_json::to_value(config).map_err(|e| Error::system("configuration", e))?;
+    serde_json::from_value(value).map_err(|e| Error::system("configuration", e))
+}
+
+fn stat(root: &Root, path: &str) -> Result<Option<PathStat>> {
     // A path that ends in a slash means the directory a link points to.
     let follow = path.ends_with('/') || path.ends_with("/.");
     let Some(found) = copy::stat_in_root(root.as_fd(), path.as_bytes(), follow)? else {

@@ -313,7 +313,7 @@ pub(crate) fn check_platform(name: &str, config: &ImageConfig, platform: &str) -
 }
 
 /// Completes a request from the image, as Docker does.
-fn merge(config: &mut Config, image: &ImageConfig) {
+pub(crate) fn merge(config: &mut Config, image: &ImageConfig) {
     let from = &image.config;
     if config.user.is_empty() {
         config.user.clone_from(&from.user);
@@ -486,7 +486,7 @@ pub(crate) fn check(config: &Config, host: &HostConfig, warnings: &mut Vec<Strin
         "json-file" | "local" | "none" | "passthrough" | "journald-file"
     ) {
         return invalid(format!(
-            "logger: no log driver named '{}' is registered: known are json-file, local, none, passthrough",
+            "logger: no log driver named '{}' is registered",
             host.log_config.r#type
         ));
     }

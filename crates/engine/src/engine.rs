@@ -9,6 +9,7 @@ use store::Store;
 
 use crate::error::{Error, Result};
 use crate::settings::Settings;
+use crate::types::Config;
 
 /// How to open an engine.
 #[derive(Debug, Clone)]
@@ -134,6 +135,8 @@ pub struct CommitOptions {
     pub pause: bool,
     /// Dockerfile instructions that change the configuration.
     pub changes: Vec<String>,
+    /// What the image's configuration is to say; the rest is the container's.
+    pub config: Option<Config>,
 }
 
 /// Which events.

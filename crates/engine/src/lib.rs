@@ -9,9 +9,11 @@
 //! at [`Engine`], then `create`, `start` and `reconcile`: the life of a `run`.
 
 mod attachment;
+mod boot;
 mod clock;
 mod content;
 mod create;
+pub mod detach;
 pub mod doctor;
 mod engine;
 mod error;
@@ -31,6 +33,7 @@ mod logs;
 mod mounts;
 mod names;
 mod network;
+mod offline;
 mod platforms;
 mod pull;
 mod push;
@@ -55,6 +58,7 @@ mod volumes;
 mod watch;
 
 pub use attachment::{Attachment, Frame};
+pub use boot::Booted;
 pub use clock::{human_duration, rfc3339, rfc3339_fixed};
 pub use engine::{
     ArchiveFormat, AttachOptions, CommitOptions, Engine, EngineOptions, EventOptions, Filters,
@@ -65,7 +69,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use events::event_matches;
 pub use exec::ExecSession;
 pub use image_copy::{CopyOptions, Place};
-pub use logs::{LogReader, LogState};
+pub use logs::{LogReader, LogShape, LogState};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;
 pub use remote::{RemoteImage, RemoteManifest};

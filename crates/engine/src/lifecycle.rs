@@ -292,9 +292,10 @@ impl Engine {
                 }
                 _ => {}
             }
+            let mut heard = false;
             if record.state.is_live() {
                 if let Some(exit) = self.wait_for_exit(&record)? {
-                    code = exit;
+                    (code, heard) = (exit, true);
                 }
             } else {
                 // Made before the second look, so that nothing falls between.
@@ -309,6 +310,10 @@ impl Engine {
                 Err(e) if e.kind == ErrorKind::NotFound => return Ok(code),
                 Err(e) => return Err(e),
             };
+            // One whose policy starts it again has ended all the same.
+            if heard && condition == WaitCondition::NotRunning {
+                return Ok(code);
+            }
             if watch.is_none() && !record.state.is_live() {
                 watch = Some(crate::watch::Watch::new(self)?);
             }

@@ -268,6 +268,44 @@ impl Engine {
     }
 }
 
+/// How lines of the journal are shown.
+#[derive(Debug, Default)]
+pub struct LogShape {
+    /// With the time in front.
+    pub timestamps: bool,
+    /// With this in front; see [`ContainerInspect::log_details`].
+    pub details: Option<String>,
+    /// The last piece of each output was part of a line: the next one goes on with it.
+    open: (bool, bool),
+}
+
+impl LogShape {
+    /// Nothing was shown yet.
+    pub fn new(timestamps: bool, details: Option<String>) -> Self {
+        Self { timestamps, details, open: (false, false) }
+    }
+
+    /// A piece as it is shown: only where a line begins is anything put in front.
+    pub fn show(&mut self, line: &LogLine) -> Vec<u8> {
+        let mut text = Vec::with_capacity(line.bytes.len().saturating_add(40));
+        let open = match line.stream {
+            StreamKind::Stdout => &mut self.open.0,
+            StreamKind::Stderr => &mut self.open.1,
+        };
+        let begins = !std::mem::replace(open, !line.bytes.ends_with(b"\n"));
+        if begins && self.timestamps {
+            text.extend_from_slice(crate::clock::rfc3339_fixed(line.time).as_bytes());
+            text.push(b' ');
+        }
+        if begins && let Some(details) = &self.details {
+            text.extend_from_slice(details.as_bytes());
+            text.push(b' ');
+        }
+        text.extend_from_slice(&line.bytes);
+        text
+    }
+}
+
 impl ContainerInspect {
     /// What `logs --details` puts before each line: the labels and variables that the log options name,
     /// as `a=b,c=d`.

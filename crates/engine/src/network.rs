@@ -12,6 +12,7 @@ mod connect;
 pub(crate) mod create;
 pub(crate) mod files;
 mod host_names;
+mod link;
 pub(crate) mod names;
 mod ports;
 mod repair;

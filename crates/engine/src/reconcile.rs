@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::events;
 use crate::record::{self, Live, Record, State};
+use crate::steward;
 
 /// Identifies this boot of the host.
 pub(crate) fn boot_id() -> String {
@@ -46,6 +47,10 @@ pub(crate) fn apply_exit(tx: &Transaction<'_>, record: &mut Record, exit: &Exit)
     }
     if let Some(health) = &mut record.run.health {
         health.status = "unhealthy".into();
+    }
+    // Seen as waiting for its restart from this moment on. After a boot nobody would wait.
+    if !exit.unknown && steward::wants_restart(record) {
+        steward::schedule_restart(record);
     }
     record::update(tx, record)?;
     if exit.oom_killed {

@@ -336,3 +336,26 @@ pub(crate) fn live_records(db: &Connection) -> Result<Vec<Record>> {
 pub(crate) fn delete(tx: &Transaction<'_>, id: &str) -> Result<bool> {
     Ok(tx.prepare_cached("DELETE FROM containers WHERE id = ?1")?.execute([id])? > 0)
 }
+
+/// A record that says nothing, for tests.
+#[cfg(test)]
+pub(crate) fn tests_record(name: &str) -> Record {
+    Record {
+        id: name.into(),
+        name: name.into(),
+        created_ns: 0,
+        state: State::Exited,
+        image_id: None,
+        definition: Definition::default(),
+        pid: 0,
+        start_time: 0,
+        boot_id: String::new(),
+        started_ns: 0,
+        finished_ns: 0,
+        exit_code: 0,
+        oom_killed: false,
+        restarts: 0,
+        error: String::new(),
+        run: Run::default(),
+    }
+}

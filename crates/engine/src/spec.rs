@@ -169,6 +169,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) volumes: &'a BTreeMap<String, std::path::PathBuf>,
     /// Default limits of the configuration.
     pub(crate) default_ulimits: &'a [crate::types::Ulimit],
+    /// Variables about other containers; the container's own go before them.
+    pub(crate) links: &'a [String],
 }
 
 /// The mounts of a specification and what the caller must hand over for some of them.
@@ -295,6 +297,7 @@ fn environment(record: &Record, facts: &Facts<'_>) -> Vec<String> {
     if facts.systemd {
         default("container", "oci");
     }
+    env.extend(facts.links.iter().filter(|e| !has(&name(e))).cloned());
     env.extend(given.filter(|e| e.contains('=')).cloned());
     if !has("HOME") {
         env.push(format!("HOME={}", facts.identity.home));

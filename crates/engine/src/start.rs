@@ -430,6 +430,10 @@ impl Engine {
         };
         let volumes = self.prepare_sources(record)?;
         let cgroup = format!("/{}", self.cgroup_path(record));
+        let links = match attached {
+            Some(attached) => self.link_variables(record, &attached.joined)?,
+            None => Vec::new(),
+        };
         let mut built = spec::build(
             record,
             &Facts {
@@ -443,6 +447,7 @@ impl Engine {
                 systemd: is_systemd(&definition.argv),
                 volumes: &volumes,
                 default_ulimits: &self.settings().default_ulimits,
+                links: &links,
             },
         )?;
         let filtered =
@@ -479,7 +484,7 @@ impl Engine {
     }
 
     /// A volume whose driver options make it something else than a directory, mounted.
-    fn special_volume(&self, planned: &PlannedMount) -> Result<Option<OwnedFd>> {
+    pub(crate) fn special_volume(&self, planned: &PlannedMount) -> Result<Option<OwnedFd>> {
         let name = &planned.mount.source;
         if self.store().volume(name)?.options.is_empty() {
             return Ok(None);

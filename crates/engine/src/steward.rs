@@ -31,7 +31,7 @@ const LONGEST_DELAY: i64 = 60 * SECOND;
 const STEADY: i64 = 10 * SECOND;
 
 /// Whether the policy wants a container that has ended started again.
-fn wants_restart(record: &Record) -> bool {
+pub(crate) fn wants_restart(record: &Record) -> bool {
     if record.run.stopped_by_hand || record.definition.host.auto_remove {
         return false;
     }
@@ -44,6 +44,20 @@ fn wants_restart(record: &Record) -> bool {
         }
         _ => false,
     }
+}
+
+/// Makes a container that has ended one that waits for its restart; when that is.
+pub(crate) fn schedule_restart(record: &mut Record) -> i64 {
+    let steady = record.finished_ns.saturating_sub(record.started_ns) >= STEADY;
+    record.run.restart_delay = if steady || record.run.restart_delay == 0 {
+        FIRST_DELAY
+    } else {
+        record.run.restart_delay.saturating_mul(2).min(LONGEST_DELAY)
+    };
+    let at = clock::now().saturating_add(record.run.restart_delay);
+    record.run.restart_at = Some(at);
+    record.state = State::Restarting;
+    at
 }
 
 /// A health check that is running.
@@ -142,15 +156,7 @@ impl Engine {
             if now.state != State::Exited || !wants_restart(&now) {
                 return Ok(None);
             }
-            let steady = now.finished_ns.saturating_sub(now.started_ns) >= STEADY;
-            now.run.restart_delay = if steady || now.run.restart_delay == 0 {
-                FIRST_DELAY
-            } else {
-                now.run.restart_delay.saturating_mul(2).min(LONGEST_DELAY)
-            };
-            let at = clock::now().saturating_add(now.run.restart_delay);
-            now.run.restart_at = Some(at);
-            now.state = State::Restarting;
+            let at = schedule_restart(&mut now);
             record::update(tx, &now)?;
             Ok(Some(at))
         })
@@ -304,7 +310,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Definition, Run};
+    use crate::record::Definition;
     use crate::types::{HostConfig, RestartPolicy};
 
     fn record(policy: &str, most: u32, restarts: u32, code: i32) -> Record {
@@ -312,24 +318,8 @@ mod tests {
             restart_policy: RestartPolicy { name: policy.into(), maximum_retry_count: most },
             ..HostConfig::default()
         };
-        Record {
-            id: "x".into(),
-            name: "x".into(),
-            created_ns: 0,
-            state: State::Exited,
-            image_id: None,
-            definition: Definition { host, ..Definition::default() },
-            pid: 0,
-            start_time: 0,
-            boot_id: String::new(),
-            started_ns: 0,
-            finished_ns: 0,
-            exit_code: code,
-            oom_killed: false,
-            restarts,
-            error: String::new(),
-            run: Run::default(),
-        }
+        let definition = Definition { host, ..Definition::default() };
+        Record { definition, exit_code: code, restarts, ..crate::record::tests_record("x") }
     }
 
     #[test]

@@ -38,6 +38,6 @@ pub use credentials::{Credential, Credentials, DOCKER_HUB_KEY, DockerConfig, Fix
 pub use error::{Error, Result};
 pub use proxy::Proxies;
 pub use repository::{Access, Document, Repository};
-pub use search::SearchResult;
+pub use search::{SearchFilter, SearchResult};
 pub use tls::Roots;
 pub use upload::{Source, Uploaded};

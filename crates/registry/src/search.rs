@@ -32,6 +32,47 @@ struct Page {
     results: Option<Vec<SearchResult>>,
 }
 
+/// Which of what was found is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SearchFilter {
+    stars: u64,
+    official: Option<bool>,
+}
+
+impl SearchFilter {
+    /// Reads `stars`, `is-official` and `is-automated`.
+    ///
+    /// # Errors
+    /// What is wrong, as `name=value`.
+    pub fn parse<'a>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> std::result::Result<Self, String> {
+        let mut filter = Self::default();
+        for (name, value) in pairs {
+            let wrong = || format!("{name}={value}");
+            match name {
+                "stars" => filter.stars = value.parse().map_err(|_| wrong())?,
+                "is-official" => {
+                    filter.official = Some(match value {
+                        "true" | "1" => true,
+                        "false" | "0" => false,
+                        _ => return Err(wrong()),
+                    });
+                }
+                // Docker Hub builds nothing by itself any more.
+                "is-automated" => {}
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(filter)
+    }
+
+    /// Whether this is wanted.
+    pub fn matches(&self, found: &SearchResult) -> bool {
+        found.star_count >= self.stars && self.official.is_none_or(|o| found.is_official == o)
+    }
+}
+
 impl Client {
     /// Repositories whose name or description has `term`, which may begin with a registry's host.
     ///

@@ -233,6 +233,20 @@ pub(crate) async fn remove(request: Request, server: &Server, id: &str) -> Outco
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
+pub(crate) async fn remove_link(
+    request: Request,
+    server: &Server,
+    id: &str,
+    alias: &str,
+) -> Outcome {
+    if !request.query().flag("link") {
+        return Err(Failure::no_page());
+    }
+    let (id, alias) = (id.to_owned(), alias.to_owned());
+    server.work.ask(move |engine| engine.remove_link(&id, &alias)).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
 pub(crate) async fn prune(request: Request, server: &Server) -> Outcome {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]

@@ -17,6 +17,7 @@ pub(crate) async fn create(mut request: Request, server: &Server, id: &str) -> O
         id: String,
     }
     let (container, config) = (id.to_owned(), request.required::<ExecConfig>().await?);
+    hijack::keys(config.tty, &config.detach_keys)?;
     let id = server.work.ask(move |engine| engine.create_exec(&container, config)).await?;
     Ok(json_with(StatusCode::CREATED, &Created { id }))
 }
@@ -45,6 +46,7 @@ pub(crate) async fn start(mut request: Request, server: &Server, id: &str) -> Ou
     let (exec, container) = (id.to_owned(), known.container_id.clone());
     server.work.ask(move |engine| engine.check_exec(&container)).await?;
     let size = wanted.console_size;
+    let keys = hijack::keys(known.process_config.tty, &known.detach_keys)?;
     if wanted.detach {
         server.work.ask(move |engine| engine.start_exec(&exec, true, size)).await?;
         return Ok(empty(StatusCode::OK));
@@ -56,14 +58,19 @@ pub(crate) async fn start(mut request: Request, server: &Server, id: &str) -> Ou
     // Heard from before the start: a client tells the size as soon as it has the answer.
     let sizes = server.waiting.terminal(id);
     let server = server.clone();
+    let open = server.open.one();
     tokio::spawn(async move {
+        let _open = open;
         // A client that has gone is no failure; the process goes on.
         if let Ok(line) = channel.ready().await {
             let name = exec.clone();
             let started =
                 server.work.ask(move |engine| engine.start_exec(&name, false, size)).await;
             let _ = match started {
-                Ok(session) => hijack::copy(line, tty, &[], session.attachment, Some(sizes)).await,
+                Ok(session) => {
+                    let attachment = session.attachment;
+                    hijack::copy(line, tty, &[], attachment, Some(sizes), keys).await
+                }
                 // A program that can't be run is told in the stream, where Docker's clients look for it.
                 Err(failure) => {
                     let message = LogLine {
@@ -71,7 +78,7 @@ pub(crate) async fn start(mut request: Request, server: &Server, id: &str) -> Ou
                         stream: StreamKind::Stdout,
                         bytes: format!("{failure}\r\n").into_bytes(),
                     };
-                    hijack::copy(line, tty, &[message], None, None).await
+                    hijack::copy(line, tty, &[message], None, None, keys).await
                 }
             };
         }

@@ -6,14 +6,15 @@ use engine::{Message, PullOptions, PushOptions, Transfer};
 use hyper::StatusCode;
 use oci::Reference;
 use oci::manifest::Descriptor;
-use registry::Client;
+use registry::{Client, SearchFilter};
 use serde::Serialize;
 
-use crate::answer::{Failure, Outcome, empty, json, json_with};
+use crate::answer::{Failure, Outcome, empty, json, json_of, json_with};
 use crate::body::{self, Writer};
 use crate::credentials::{AuthConfig, Sent};
 use crate::request::Request;
 use crate::server::Server;
+use crate::versions;
 
 pub(crate) async fn list(request: Request, server: &Server) -> Outcome {
     let (all, mut filters) = (request.query().flag("all"), request.query().filters()?);
@@ -21,12 +22,18 @@ pub(crate) async fn list(request: Request, server: &Server) -> Outcome {
     if let Some(name) = request.query().text("filter") {
         filters.entry("reference".into()).or_default().push(name.to_owned());
     }
-    Ok(json(&server.work.ask(move |engine| engine.images(all, &filters)).await?))
+    let version = request.version;
+    let found = server.work.ask(move |engine| engine.images(all, &filters)).await?;
+    Ok(json_of(&found, version, |list, version| {
+        let images = list.as_array_mut().into_iter().flatten();
+        images.for_each(|image| versions::image_summary(image, version));
+    }))
 }
 
-pub(crate) async fn inspect(server: &Server, name: &str) -> Outcome {
+pub(crate) async fn inspect(request: &Request, server: &Server, name: &str) -> Outcome {
     let name = name.to_owned();
-    Ok(json(&server.work.ask(move |engine| engine.inspect_image(&name)).await?))
+    let found = server.work.ask(move |engine| engine.inspect_image(&name)).await?;
+    Ok(json_of(&found, request.version, versions::image_inspect))
 }
 
 pub(crate) async fn history(server: &Server, name: &str) -> Outcome {
@@ -85,7 +92,9 @@ struct Stream {
 
 pub(crate) async fn load(request: Request, server: &Server) -> Outcome {
     let mut archive = body::reader(request.inner.into_body());
+    // A damaged archive is told in the stream, where Docker's clients look for it.
     body::lines(&server.work, move |engine, out| {
+        out.begin();
         for (id, names) in engine.load(&mut archive, &mut NoProgress)? {
             let id = [format!("Loaded image ID: {id}\n")];
             let named = names.iter().map(|name| format!("Loaded image: {name}\n"));
@@ -223,9 +232,11 @@ pub(crate) async fn search(request: Request, server: &Server) -> Outcome {
         return Err(Failure::invalid(format!("invalid limit {limit}: it should be 1 to 100")));
     }
     let filters = query.filters()?;
-    let one = |name: &str| filters.get(name).and_then(|values| values.first());
-    let official = one("is-official").map(|v| v == "true" || v == "1");
-    let stars: u64 = one("stars").and_then(|v| v.parse().ok()).unwrap_or(0);
+    let pairs = filters
+        .iter()
+        .flat_map(|(name, values)| values.iter().map(|v| (name.as_str(), v.as_str())));
+    let filter = SearchFilter::parse(pairs)
+        .map_err(|pair| Failure::invalid(format!("invalid filter '{pair}'")))?;
     let client = (server.client)(None)?;
     let found = server
         .work
@@ -233,7 +244,7 @@ pub(crate) async fn search(request: Request, server: &Server) -> Outcome {
         .await?;
     let found: Vec<Found> = found
         .into_iter()
-        .filter(|r| r.star_count >= stars && official.is_none_or(|o| r.is_official == o))
+        .filter(|r| filter.matches(r))
         .map(|r| Found {
             description: r.description.unwrap_or_default(),
             is_official: r.is_official,
@@ -269,7 +280,7 @@ pub(crate) async fn distribution(request: Request, server: &Server, name: &str) 
     Ok(json(&Inspected { descriptor, platforms }))
 }
 
-pub(crate) async fn commit(request: Request, server: &Server) -> Outcome {
+pub(crate) async fn commit(mut request: Request, server: &Server) -> Outcome {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct Committed {
@@ -283,7 +294,9 @@ pub(crate) async fn commit(request: Request, server: &Server) -> Outcome {
         message: query.text("comment").unwrap_or_default().to_owned(),
         pause: query.flag_or("pause", true),
         changes: query.all("changes").iter().flat_map(|c| c.lines().map(str::to_owned)).collect(),
+        config: None,
     };
+    let options = CommitOptions { config: request.json().await?, ..options };
     let id = server.work.ask(move |engine| engine.commit(&container, options)).await?;
     Ok(json_with(StatusCode::CREATED, &Committed { id }))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::types::{ContainerInspect, Event, Stats};
 use engine::{
-    AttachOptions, Attachment, LogLine, LogOptions, LogReader, LogState, StreamKind, WaitCondition,
+    AttachOptions, Attachment, LogLine, LogOptions, LogReader, LogShape, LogState, WaitCondition,
 };
 use hyper::StatusCode;
 use serde::Serialize;
@@ -24,7 +24,15 @@ async fn inspected(server: &Server, id: &str) -> Result<ContainerInspect, Failur
     server.work.ask(move |engine| engine.inspect(&id, false)).await
 }
 
-pub(crate) async fn attach(mut request: Request, server: &Server, id: &str) -> Outcome {
+pub(crate) async fn attach(request: Request, server: &Server, id: &str) -> Outcome {
+    attach_by(request, server, id, false).await
+}
+
+pub(crate) async fn attach_socket(request: Request, server: &Server, id: &str) -> Outcome {
+    attach_by(request, server, id, true).await
+}
+
+async fn attach_by(mut request: Request, server: &Server, id: &str, socket: bool) -> Outcome {
     let query = request.query();
     let options = AttachOptions {
         stdin: query.flag("stdin"),
@@ -33,8 +41,10 @@ pub(crate) async fn attach(mut request: Request, server: &Server, id: &str) -> O
         logs: query.flag("logs"),
     };
     let stream = query.flag("stream");
+    let keys = query.text("detachKeys").unwrap_or_default().to_owned();
     let container = inspected(server, id).await?;
     let (id, tty) = (container.id.clone(), container.config.tty);
+    let keys = hijack::keys(tty, &keys)?;
     if container.state.paused {
         return Err(Failure::new(
             StatusCode::CONFLICT,
@@ -58,17 +68,25 @@ pub(crate) async fn attach(mut request: Request, server: &Server, id: &str) -> O
         Source::AtStart(server.waiting.wait(&id, options))
     };
     let content_type = hijack::content_type(tty, request.version);
-    let (channel, answer) = hijack::open(&mut request, content_type);
+    let (channel, answer) = if socket {
+        hijack::open_socket(&mut request)?
+    } else {
+        hijack::open(&mut request, content_type)
+    };
+    // A websocket's messages carry the output as it is.
+    let raw = tty || socket;
     let logs = if options.logs { logged(server, &id, options).await } else { Vec::new() };
     let server = server.clone();
+    let open = server.open.one();
     tokio::spawn(async move {
+        let _open = open;
         let attachment = match attachment {
             Source::Nothing => None,
             Source::Now(attachment) => Some(attachment),
             Source::AtStart(start) => started(&server, &id, options, start, listener).await,
         };
         if let Ok(line) = channel.ready().await {
-            let _ = hijack::copy(line, tty, &logs, attachment, None).await;
+            let _ = hijack::copy(line, raw, &logs, attachment, None, keys).await;
         }
     });
     Ok(answer)
@@ -78,7 +96,7 @@ pub(crate) async fn attach(mut request: Request, server: &Server, id: &str) -> O
 enum Source {
     Nothing,
     Now(Attachment),
-    AtStart(tokio::sync::oneshot::Receiver<Attachment>),
+    AtStart(hijack::Start),
 }
 
 /// Waits for the start of a container, by this server or by anybody else.
@@ -86,7 +104,7 @@ async fn started(
     server: &Server,
     id: &str,
     options: AttachOptions,
-    mut start: tokio::sync::oneshot::Receiver<Attachment>,
+    mut start: hijack::Start,
     mut listener: crate::hub::Listener,
 ) -> Option<Attachment> {
     let about = |event: &Event| event.kind == "container" && event.actor.id == id;
@@ -94,14 +112,12 @@ async fn started(
         tokio::select! {
             biased;
             // A start that failed ends the waiting.
-            attachment = &mut start => return attachment.ok(),
+            attachment = &mut start.attachment => return attachment.ok(),
             event = listener.next() => match event {
                 Some(event) if about(&event) && event.action == "start" => {
                     let name = id.to_owned();
-                    // This server may be the one that starts it; then the attachment is on its way.
-                    let given = tokio::time::timeout(Duration::from_millis(200), &mut start).await;
-                    if let Ok(given) = given {
-                        return given.ok();
+                    if start.is_ours() {
+                        return start.attachment.await.ok();
                     }
                     return server
                         .work
@@ -155,12 +171,8 @@ pub(crate) async fn logs(request: Request, server: &Server, id: &str) -> Outcome
     let (id, tty) = (container.id.clone(), container.config.tty);
     let reader = server.work.ask(move |engine| engine.log_reader(&id, options)).await?;
     let (writer, answer) = body::open(hijack::content_type(tty, request.version));
-    let lines = Lines {
-        tty,
-        timestamps,
-        details: details.then(|| container.log_details()),
-        open: (false, false),
-    };
+    let shape = LogShape::new(timestamps, details.then(|| container.log_details()));
+    let lines = Lines { tty, shape };
     tokio::spawn(follow(server.clone(), reader, lines, writer));
     Ok(answer)
 }
@@ -168,29 +180,12 @@ pub(crate) async fn logs(request: Request, server: &Server, id: &str) -> Outcome
 /// How lines are written.
 struct Lines {
     tty: bool,
-    timestamps: bool,
-    details: Option<String>,
-    /// The last piece of each output was part of a line: the next one goes on with it.
-    open: (bool, bool),
+    shape: LogShape,
 }
 
 impl Lines {
     fn write(&mut self, line: &LogLine, out: &mut Vec<u8>) {
-        let mut text = Vec::with_capacity(line.bytes.len().saturating_add(40));
-        let open = match line.stream {
-            StreamKind::Stdout => &mut self.open.0,
-            StreamKind::Stderr => &mut self.open.1,
-        };
-        let begins = !std::mem::replace(open, !line.bytes.ends_with(b"\n"));
-        if begins && self.timestamps {
-            text.extend_from_slice(engine::rfc3339_fixed(line.time).as_bytes());
-            text.push(b' ');
-        }
-        if begins && let Some(details) = &self.details {
-            text.extend_from_slice(details.as_bytes());
-            text.push(b' ');
-        }
-        text.extend_from_slice(&line.bytes);
+        let mut text = self.shape.show(line);
         if self.tty {
             out.append(&mut text);
         } else {
@@ -378,8 +373,9 @@ impl Waiter {
                         End::Code(heard) => {
                             code = heard;
                             match self.condition {
-                                WaitCondition::NextExit => return said(code, "", self.condition),
-                                WaitCondition::NotRunning => break,
+                                WaitCondition::NextExit | WaitCondition::NotRunning => {
+                                    return said(code, "", self.condition);
+                                }
                                 WaitCondition::Removed => {}
                             }
                         }

@@ -7,6 +7,7 @@ use crate::answer::{self, Failure, Outcome, empty, header, json, text};
 use crate::credentials::AuthConfig;
 use crate::request::Request;
 use crate::server::Server;
+use crate::versions;
 
 /// `/_ping`: is anybody there, and what does it speak.
 pub(crate) fn ping(head: bool) -> Outcome {
@@ -26,8 +27,9 @@ pub(crate) fn version() -> Outcome {
     Ok(json(&engine::info::version()))
 }
 
-pub(crate) async fn info(server: &Server) -> Outcome {
-    Ok(json(&server.work.ask(|engine| engine.info()).await?))
+pub(crate) async fn info(request: &Request, server: &Server) -> Outcome {
+    let info = server.work.ask(|engine| engine.info()).await?;
+    Ok(answer::json_of(&info, request.version, versions::info))
 }
 
 /// `/auth`: tries a login; nothing is kept here.
@@ -86,5 +88,5 @@ pub(crate) async fn disk_usage(request: Request, server: &Server) -> Outcome {
     if !wanted("volume") {
         usage.volumes.clear();
     }
-    Ok(answer::json(&usage))
+    Ok(answer::json_of(&usage, request.version, versions::disk_usage))
 }

@@ -6,7 +6,6 @@
 pub(crate) mod device;
 pub(crate) mod duration;
 pub(crate) mod env;
-pub(crate) mod keys;
 pub(crate) mod mount;
 pub(crate) mod network;
 pub(crate) mod number;

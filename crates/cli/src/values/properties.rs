@@ -14,7 +14,7 @@ proptest! {
         let _ = size::parse_swap(&text);
         let _ = duration::parse_duration(&text);
         let _ = time::parse_time(&text, 0);
-        let _ = keys::parse_keys(&text);
+        let _ = engine::detach::parse_keys(&text);
         let _ = mount::parse_mount(&text);
         let _ = mount::parse_volume(&text);
         let _ = mount::parse_tmpfs(&text);

@@ -42,6 +42,7 @@ impl Verb for Args {
             message: self.message,
             pause: self.pause,
             changes: self.change,
+            config: None,
         };
         let id = context.engine()?.commit(one(&self.args)?, options)?;
         context::println(&id)?;

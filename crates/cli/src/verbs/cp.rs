@@ -6,9 +6,10 @@
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use engine::{Engine, ErrorKind, PathStat};
+use engine::{ErrorKind, PathStat};
 
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
 use crate::output::human;
@@ -319,7 +320,7 @@ impl Args {
     }
 }
 
-fn there(engine: &Engine, name: &str, path: &str) -> anyhow::Result<Option<PathStat>> {
+fn there(engine: &Door, name: &str, path: &str) -> anyhow::Result<Option<PathStat>> {
     match engine.stat_path(name, path) {
         Ok(stat) => Ok(Some(stat)),
         Err(e) if e.kind == ErrorKind::NotFound => {

@@ -1,6 +1,5 @@
 //! `exec`: another program in a running container.
 
-use engine::Engine;
 use engine::types::ExecConfig;
 
 use super::run::{detach_keys, exit_byte, signal_code};
@@ -83,8 +82,8 @@ impl Verb for Args {
             user: self.user.unwrap_or_default(),
             working_dir: self.workdir.unwrap_or_default(),
         };
-        let engine: Engine = context.engine()?;
-        let session = engine.exec(name, config, self.detach).map_err(|e| {
+        let engine = context.engine()?;
+        let attachment = engine.exec(name, config, self.detach).map_err(|e| {
             // Docker's: what can't be started there is 126, what is wrong before that is 1.
             let code = match (e.run_exit_code(), e.kind) {
                 (125, engine::ErrorKind::NotFound | engine::ErrorKind::Conflict) => 1,
@@ -93,7 +92,7 @@ impl Verb for Args {
             };
             Failure::new(code, context.error_line(&e.into())).bare()
         })?;
-        let Some(attachment) = session.attachment else { return Ok(0) };
+        let Some(attachment) = attachment else { return Ok(0) };
         if self.detach {
             return Ok(0);
         }

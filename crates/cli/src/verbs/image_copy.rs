@@ -40,7 +40,7 @@ impl Verb for Args {
         let client = crate::registries::client(context, self.insecure)?;
         let mut show = self.transfer.show()?;
         let options = CopyOptions { all: self.all, platform: self.transfer.platform() };
-        let digest = context.engine()?.copy_image(&client, &from, &to, &options, &mut show)?;
+        let digest = context.local()?.copy_image(&client, &from, &to, &options, &mut show)?;
         if self.transfer.quiet {
             context::println(&digest)?;
         }

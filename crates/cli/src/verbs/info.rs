@@ -35,7 +35,7 @@ struct Both<'a> {
 struct ClientInfo {
     debug: bool,
     version: &'static str,
-    context: &'static str,
+    context: String,
     plugins: Vec<String>,
     warnings: Vec<String>,
 }
@@ -52,9 +52,10 @@ impl Verb for Args {
         let _ = &self.args;
         let info = context.engine()?.info()?;
         let debug = context.globals.debug;
+        let name = crate::target::context_name(&context.globals);
         match self.format.as_deref() {
             None | Some("") => {
-                context::print(&text(&info, debug))?;
+                context::print(&text(&info, debug, &name))?;
                 for warning in &info.warnings {
                     context::note(warning);
                 }
@@ -63,7 +64,7 @@ impl Verb for Args {
                 let client_info = ClientInfo {
                     debug,
                     version: VERSION,
-                    context: "default",
+                    context: name,
                     plugins: Vec::new(),
                     warnings: Vec::new(),
                 };
@@ -80,9 +81,9 @@ impl Verb for Args {
 }
 
 /// As Docker lays it out.
-fn text(i: &Info, debug: bool) -> String {
+fn text(i: &Info, debug: bool, context: &str) -> String {
     let mut out = format!(
-        "Client:\n Version:    {VERSION}\n Context:    default\n Debug Mode: {debug}\n\nServer:\n"
+        "Client:\n Version:    {VERSION}\n Context:    {context}\n Debug Mode: {debug}\n\nServer:\n"
     );
     let mut line = |indent: usize, key: &str, value: &str| {
         out.push_str(&format!("{:indent$}{key}: {value}\n", ""));
@@ -160,6 +161,6 @@ mod tests {
             server_version: VERSION.into(),
             ..Info::default()
         };
-        insta::assert_snapshot!(text(&info, false));
+        insta::assert_snapshot!(text(&info, false, "default"));
     }
 }

@@ -1,9 +1,9 @@
 //! `inspect`: everything known of containers, images and volumes.
 
-use engine::Engine;
 use engine::ErrorKind;
 
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::{Failure, Outcome, all_or_one};
 use crate::flags::Spec;
 use crate::output::json::{Json, pretty};
@@ -66,7 +66,7 @@ fn missing<T>(e: engine::Error) -> Result<Option<T>, engine::Error> {
     if e.kind == ErrorKind::NotFound { Ok(None) } else { Err(e) }
 }
 
-fn look(engine: &Engine, kind: Kind, name: &str, size: bool) -> anyhow::Result<Option<Json>> {
+fn look(engine: &Door, kind: Kind, name: &str, size: bool) -> anyhow::Result<Option<Json>> {
     Ok(match kind {
         Kind::Container => {
             let found = engine.inspect(name, size).map(Some).or_else(missing)?;

@@ -2,13 +2,12 @@
 
 use std::io::Write;
 
-use engine::{LogOptions, StreamKind};
+use engine::{LogOptions, LogShape, StreamKind};
 
 use super::one;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
-use crate::output::human;
 use crate::registry::Verb;
 use crate::values::time::{now, parse_time};
 
@@ -82,27 +81,10 @@ impl Verb for Args {
             false => None,
         };
         let mut broken: Option<std::io::Error> = None;
-        let mut fresh = [true, true];
+        let mut shape = LogShape::new(self.timestamps, details);
         let mut out = crate::context::out();
         engine.logs(name, options, &mut |line| {
-            let index = usize::from(line.stream == StreamKind::Stderr);
-            let start = fresh.get(index).copied().unwrap_or(true);
-            let mut bytes = Vec::with_capacity(line.bytes.len().saturating_add(40));
-            if start {
-                if self.timestamps {
-                    bytes.extend_from_slice(human::nano_utc(line.time).as_bytes());
-                    bytes.push(b' ');
-                }
-                if let Some(details) = &details {
-                    bytes.extend_from_slice(details.as_bytes());
-                    bytes.push(b' ');
-                }
-            }
-            bytes.extend_from_slice(&line.bytes);
-            // A partial line goes on with the next; it gets no second time stamp.
-            if let Some(slot) = fresh.get_mut(index) {
-                *slot = line.bytes.ends_with(b"\n");
-            }
+            let bytes = shape.show(&line);
             let written = match line.stream {
                 StreamKind::Stdout if self.follow => {
                     out.write_all(&bytes).and_then(|()| out.flush())

@@ -22,7 +22,7 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Outcome {
         let _ = &self.args;
-        let report = context.engine()?.repair_networks()?;
+        let report = context.local()?.repair_networks()?;
         for line in &report.done {
             context::println(line)?;
         }

@@ -1,12 +1,13 @@
 //! `pull`: images from registries; also what `run` and `create` do about an image that is not here.
 
+use engine::PullOptions;
 use engine::types::{CreateRequest, Created};
-use engine::{Engine, PullOptions};
 
 use super::container_flags::ContainerFlags;
 use super::create::failed;
 use super::transfer_flags::TransferFlags;
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::Outcome;
 use crate::flags::Spec;
 use crate::output::transfer::Show;
@@ -41,7 +42,6 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Outcome {
         super::no_trust("pull", self.disable_content_trust)?;
         let name = super::one(&self.args)?;
-        let client = crate::registries::client(context, false)?;
         let mut show = self.transfer.show()?;
         let reference: oci::Reference = name.parse()?;
         if reference.tag().is_none()
@@ -58,7 +58,7 @@ impl Verb for Args {
             platform: self.transfer.platform(),
             all_platforms: self.all_platforms,
         };
-        let pulled = context.engine()?.pull(&client, &options, &mut show)?;
+        let pulled = context.engine()?.pull(context, &options, &mut show)?;
         if show.is_json() {
             return Ok(0);
         }
@@ -66,7 +66,7 @@ impl Verb for Args {
             context::println(&reference.repository())?;
         } else {
             for one in pulled {
-                context::println(&one.reference.to_string())?;
+                context::println(&one.to_string())?;
             }
         }
         Ok(0)
@@ -96,7 +96,7 @@ impl Policy {
 /// Makes a container, and fetches its image first where `--pull` says so.
 pub(crate) fn create(
     context: &Context,
-    engine: &Engine,
+    engine: &Door,
     policy: &Policy,
     request: CreateRequest,
 ) -> anyhow::Result<Created> {
@@ -104,15 +104,19 @@ pub(crate) fn create(
     let platform = &policy.platform;
     let fetched = !policy.rootfs && !image.is_empty();
     let fetch = || -> anyhow::Result<()> {
-        let client = crate::registries::client(context, false)?;
         let options = PullOptions {
             reference: image.clone(),
             platform: platform.clone(),
             ..PullOptions::default()
         };
         let mut show = Show::stderr(policy.quiet);
-        engine.pull(&client, &options, &mut show).map_err(|e| failed(context, e))?;
-        Ok(())
+        match engine.pull(context, &options, &mut show) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(match e.downcast::<engine::Error>() {
+                Ok(own) => failed(context, own).into(),
+                Err(other) => other,
+            }),
+        }
     };
     if fetched && policy.pull == "always" {
         fetch()?;

@@ -34,7 +34,6 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Outcome {
         super::no_trust("push", self.disable_content_trust)?;
         let name = super::one(&self.args)?;
-        let client = crate::registries::client(context, false)?;
         let mut show = self.transfer.show()?;
         let reference: oci::Reference = name.parse()?;
         if reference.tag().is_none() && !self.all_tags && !self.transfer.quiet && !show.is_json() {
@@ -45,7 +44,7 @@ impl Verb for Args {
             all_tags: self.all_tags,
             platform: self.transfer.platform(),
         };
-        context.engine()?.push(&client, &options, &mut show)?;
+        context.engine()?.push(context, &options, &mut show)?;
         if self.transfer.quiet {
             let whole = if self.all_tags { reference } else { reference.or_latest() };
             context::println(&whole.to_string())?;

@@ -1,15 +1,15 @@
 //! `run`: create, start and stay until the container ends.
 
-use engine::{AttachOptions, Engine, RemoveOptions, WaitCondition};
+use engine::{AttachOptions, RemoveOptions, WaitCondition};
 
 use super::container_flags::{ContainerFlags, IdFile};
 use super::create::{failed, need_image, see_help};
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
 use crate::registry::Verb;
 use crate::stream::{self, End, Join};
-use crate::values::keys;
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -117,12 +117,12 @@ impl Verb for Args {
 }
 
 /// The code of a container whose connection ended without one.
-fn exit_code(engine: &Engine, id: &str) -> anyhow::Result<i32> {
+fn exit_code(engine: &Door, id: &str) -> anyhow::Result<i32> {
     Ok(engine.wait(id, WaitCondition::NotRunning)?)
 }
 
 /// Removes a container that has ended; one that is gone already is as it should be.
-fn remove(engine: &Engine, id: &str) -> anyhow::Result<()> {
+fn remove(engine: &Door, id: &str) -> anyhow::Result<()> {
     match engine.remove(id, RemoveOptions { force: false, volumes: true }) {
         Err(e) if e.kind != engine::ErrorKind::NotFound => Err(e.into()),
         _ => Ok(()),
@@ -147,7 +147,7 @@ pub(crate) fn detach_keys(context: &Context, given: Option<&str>) -> Result<Vec<
             context.settings().map_err(|e| Failure::new(125, format!("{e:#}")))?.detach_keys.clone()
         }
     };
-    let text = if text.is_empty() { keys::DEFAULT } else { &text };
-    keys::parse_keys(text)
+    let text = if text.is_empty() { engine::detach::DEFAULT } else { &text };
+    engine::detach::parse_keys(text)
         .map_err(|why| Failure::new(125, format!("invalid detach keys ({text}): {why}")))
 }

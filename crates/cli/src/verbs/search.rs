@@ -1,6 +1,6 @@
 //! `search`: repositories of a registry that has a search.
 
-use ::registry::SearchResult;
+use ::registry::{SearchFilter, SearchResult};
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -50,24 +50,15 @@ impl Verb for Args {
                 Failure::new(1, format!("invalid limit {limit}: it should be 1 to 100")).into()
             );
         }
-        let mut stars = 0;
-        let mut official = None;
-        for (name, value) in &self.filter {
-            let wrong = || Failure::new(1, format!("invalid filter '{name}={value}'"));
-            match name.as_str() {
-                "stars" => stars = value.parse().map_err(|_| wrong())?,
-                "is-official" => official = Some(value.parse::<bool>().map_err(|_| wrong())?),
-                // Docker Hub builds nothing by itself any more.
-                "is-automated" => {}
-                _ => return Err(wrong().into()),
-            }
-        }
+        let pairs = self.filter.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let filter = SearchFilter::parse(pairs)
+            .map_err(|pair| Failure::new(1, format!("invalid filter '{pair}'")))?;
         let client = crate::registries::client(context, false)?;
         let term = super::one(&self.args)?;
         let found = client.search(term, limit as usize).map_err(engine::Error::from)?;
         let rows: Vec<Row> = found
             .iter()
-            .filter(|r| r.star_count >= stars && official.is_none_or(|o| r.is_official == o))
+            .filter(|r| filter.matches(r))
             .take(limit as usize)
             .map(|r| row(r, self.no_trunc))
             .collect();

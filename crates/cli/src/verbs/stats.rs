@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use engine::ListOptions;
 use engine::types::Stats;
-use engine::{Engine, ListOptions};
 
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::Outcome;
 use crate::flags::Spec;
 use crate::output::human::{self, size1024};
@@ -93,7 +94,7 @@ impl Verb for Args {
 impl Args {
     fn read(
         &self,
-        engine: &Engine,
+        engine: &Door,
         before: &mut BTreeMap<String, Stats>,
     ) -> anyhow::Result<Vec<Row>> {
         let names: Vec<String> = if self.args.is_empty() {

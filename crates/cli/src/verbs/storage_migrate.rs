@@ -35,7 +35,7 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Outcome {
         let _ = &self.args;
         let mut bar = Bar::new(self.quiet);
-        let done = context.engine()?.migrate_storage(&self.to, &mut bar)?;
+        let done = context.local()?.migrate_storage(&self.to, &mut bar)?;
         bar.finish();
         let mut text = format!(
             "{} verified, {} made, {} given back\n",

@@ -47,23 +47,31 @@ struct Client {
 impl Verb for Args {
     const SPEC: Spec = Spec::new(&[&["version"]], "[OPTIONS]", "Show versions").args(0, 0);
 
-    fn run(self, _context: &Context) -> Outcome {
+    fn run(self, context: &Context) -> Outcome {
         let _ = &self.args;
-        let server = info::version();
+        let own = info::version();
+        let name = crate::target::context_name(&context.globals);
+        let elsewhere = crate::target::of(&context.globals)?;
+        let server = match &elsewhere {
+            None => own.clone(),
+            Some(_) => context.engine()?.version()?,
+        };
         match self.format.as_deref() {
-            None | Some("") => context::print(&text(&server))?,
+            None | Some("") => {
+                context::print(&text(&own, &server, &name, elsewhere.map(|t| t.host.to_string())))?
+            }
             Some(format) => {
                 let client = Client {
-                    platform: server.platform.clone(),
-                    version: server.version.clone(),
-                    api_version: server.api_version.clone(),
-                    default_api_version: server.api_version.clone(),
-                    git_commit: server.git_commit.clone(),
-                    go_version: server.go_version.clone(),
-                    os: server.os.clone(),
-                    arch: server.arch.clone(),
-                    build_time: server.build_time.clone(),
-                    context: "default".to_owned(),
+                    platform: own.platform.clone(),
+                    version: own.version.clone(),
+                    api_version: own.api_version.clone(),
+                    default_api_version: own.api_version.clone(),
+                    git_commit: own.git_commit.clone(),
+                    go_version: own.go_version.clone(),
+                    os: own.os.clone(),
+                    arch: own.arch.clone(),
+                    build_time: own.build_time.clone(),
+                    context: name,
                 };
                 let both = Both { client, server };
                 let shown = match format {
@@ -77,20 +85,20 @@ impl Verb for Args {
     }
 }
 
-fn text(v: &VersionInfo) -> String {
+fn text(own: &VersionInfo, v: &VersionInfo, context: &str, host: Option<String>) -> String {
     let mut out = String::new();
     let mut line = |key: &str, value: &str| {
         if !value.is_empty() {
             out.push_str(&format!(" {:<19}{value}\n", format!("{key}:")));
         }
     };
-    let arch = format!("{}/{}", v.os, v.arch);
-    line("Version", &v.version);
-    line("API version", &v.api_version);
-    line("Git commit", &v.git_commit);
-    line("Built", &v.build_time);
+    let arch = format!("{}/{}", own.os, own.arch);
+    line("Version", &own.version);
+    line("API version", &own.api_version);
+    line("Git commit", &own.git_commit);
+    line("Built", &own.build_time);
     line("OS/Arch", &arch);
-    line("Context", "default");
+    line("Context", context);
     let client = std::mem::take(&mut out);
     let mut line = |key: &str, value: &str| {
         if !value.is_empty() {
@@ -101,10 +109,13 @@ fn text(v: &VersionInfo) -> String {
     line("API version", &format!("{} (minimum version {})", v.api_version, v.min_api_version));
     line("Git commit", &v.git_commit);
     line("Built", &v.build_time);
-    line("OS/Arch", &arch);
+    line("OS/Arch", &format!("{}/{}", v.os, v.arch));
     line("Kernel", &v.kernel_version);
-    let name = &v.platform.name;
-    format!(
-        "Client: {name}\n{client}\nServer: {name} (in this program, no daemon)\n Engine:\n{out}"
-    )
+    let (client_name, name) = (&own.platform.name, &v.platform.name);
+    let name = if name.is_empty() { "Docker Engine" } else { name };
+    let place = match host {
+        None => "in this program, no daemon".to_owned(),
+        Some(host) => format!("at {host}"),
+    };
+    format!("Client: {client_name}\n{client}\nServer: {name} ({place})\n Engine:\n{out}")
 }

@@ -131,14 +131,19 @@ fn comparable(bytes: &[u8]) -> String {
     text(bytes).lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-#[test]
-fn the_same_script_through_both_doors() {
-    let Some(docker) = docker() else { return };
-    let served = Served::new();
-    let own = Engine::new();
-    // Called as docker, it says what docker says.
-    let linked = own.path("docker");
+/// Called as docker, it says what docker says.
+fn as_docker(engine: &Engine) -> String {
+    let linked = engine.path("docker");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_wherry"), &linked).unwrap();
+    linked.to_str().unwrap().to_owned()
+}
+
+/// Runs the script by a program over the API, and by Wherry itself, and compares.
+fn compare(program: impl Fn(&Served) -> String) {
+    let served = Served::new();
+    let program = program(&served);
+    let own = Engine::new();
+    let linked = as_docker(&own);
     let mut problems = Vec::new();
     for line in SCRIPT.lines().filter(|line| !line.is_empty()) {
         let (command, only_code) = match line.strip_prefix('@') {
@@ -148,11 +153,11 @@ fn the_same_script_through_both_doors() {
         let args = words(command);
         let theirs: Output = served
             .client("timeout")
-            .args(["-s", "KILL", "60", docker])
+            .args(["-s", "KILL", "60", &program])
             .args(&args)
             .output()
             .unwrap();
-        let ours: Output = own.command_as(linked.to_str().unwrap()).args(&args).output().unwrap();
+        let ours: Output = own.command_as(&linked).args(&args).output().unwrap();
         if theirs.status.code() != ours.status.code() {
             problems.push(format!(
                 "{command}: {:?} over the API ({} {}), {:?} by itself ({} {})",
@@ -178,6 +183,17 @@ fn the_same_script_through_both_doors() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     own.finish();
     served.finish();
+}
+
+#[test]
+fn the_same_script_by_docker_and_by_wherry() {
+    let Some(docker) = docker() else { return };
+    compare(|_| docker.to_owned());
+}
+
+#[test]
+fn the_same_script_by_wherry_over_the_api_and_by_itself() {
+    compare(|served| as_docker(&served.engine));
 }
 
 /// Words of a line, with single quotes.

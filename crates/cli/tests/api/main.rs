@@ -6,6 +6,11 @@
 mod harness;
 
 mod doors;
+mod elsewhere;
+mod many;
 mod python;
+mod reference;
 mod requests;
 mod server;
+mod stacks;
+mod streams;

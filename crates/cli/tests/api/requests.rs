@@ -68,7 +68,6 @@ fn what_no_client_sends() {
         ("POST", "/images/create", "", 400, "fromImage"),
         ("POST", "/images/create?fromSrc=http%3A%2F%2Fx", "", 400, "fetches no archives"),
         ("GET", "/images/get", "", 400, "at least one"),
-        ("POST", "/images/load", "nonsense", 400, ""),
         ("GET", "/volumes/nosuch", "", 404, "no such volume"),
         ("GET", "/events?since=x", "", 400, "invalid time"),
         ("GET", "/events?filters=%7B%22nosuch%22%3A%5B%22x%22%5D%7D", "", 400, "nosuch"),
@@ -122,5 +121,57 @@ fn a_server_that_is_killed_takes_nothing_with_it() {
     // Two at the same time.
     assert_eq!(served.engine.ok(["ps", "-q", "--no-trunc"]), id);
     served.engine.ok(["rm", "-f", &id]);
+    served.finish();
+}
+
+#[test]
+fn every_version() {
+    let served = Served::new();
+    let all: Vec<String> = (24..=51).map(|minor| format!("1.{minor}")).collect();
+    for version in &all {
+        for path in
+            ["info", "version", "containers/json", "images/json", "system/df", "images/bb/json"]
+        {
+            let (status, body) = ask(&served, "GET", &format!("/v{version}/{path}"), "");
+            assert_eq!(status, 200, "{version} {path}: {body}");
+        }
+    }
+    let get = |path: &str| -> serde_json::Value {
+        serde_json::from_str(ask(&served, "GET", path, "").1.trim()).unwrap()
+    };
+    assert!(get("/v1.43/images/json")[0]["VirtualSize"].is_number());
+    assert!(get("/v1.44/images/json")[0]["VirtualSize"].is_null());
+    assert!(get("/v1.44/images/bb/json")["ContainerConfig"].is_object());
+    assert!(get("/v1.45/images/bb/json")["ContainerConfig"].is_null());
+    assert_eq!(get("/v1.41/system/df")["BuilderSize"], 0);
+    // docker, told to speak an old one, and finding out by itself.
+    let there = std::process::Command::new("docker").arg("--version").output();
+    if !there.is_ok_and(|o| o.status.success()) {
+        eprintln!("not tested: there is no docker client here");
+        served.finish();
+        return;
+    }
+    for version in ["", "1.24", "1.30", "1.41", "1.44", "1.51"] {
+        let mut docker = served.client("timeout");
+        docker.args([
+            "-s",
+            "KILL",
+            "60",
+            "docker",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "bb",
+            "echo",
+            "hello",
+        ]);
+        if !version.is_empty() {
+            docker.env("DOCKER_API_VERSION", version);
+        }
+        let output = docker.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.stdout, b"hello\n", "{version}: {said}");
+    }
     served.finish();
 }

@@ -38,6 +38,11 @@ impl Served {
         self.engine.path("api.sock")
     }
 
+    /// The server's process; the namespace's program became it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// kill -9, and another one.
     pub(crate) fn restart(&mut self) {
         let _ = self.child.kill();

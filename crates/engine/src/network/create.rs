@@ -47,9 +47,10 @@ pub(crate) fn note(
 }
 
 fn check_name(name: &str) -> Result<()> {
-    let good = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    // Spaces within, as Docker has them.
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"_.- ".contains(&b);
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    if !first || !name.bytes().all(good) || name.len() > 255 {
+    if !first || !name.bytes().all(good) || name.ends_with(' ') || name.len() > 255 {
         return Err(Error::invalid(format!(
             "invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )));

@@ -150,7 +150,7 @@ pub struct CreateRequest {
 
 /// Answer to `create`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase")]
 pub struct Created {
     /// The container's id, 64 hex digits.
     pub id: String,
@@ -159,8 +159,8 @@ pub struct Created {
 }
 
 /// `docker container inspect`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub struct ContainerInspect {
     /// 64 hex digits.
     pub id: String,
@@ -222,7 +222,7 @@ pub struct ContainerInspect {
 
 /// Where a container's files are.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase")]
 pub struct GraphDriver {
     /// Directories by role.
     pub data: Option<BTreeMap<String, String>>,
@@ -420,8 +420,8 @@ pub struct ExecConfig {
     pub attach_stderr: bool,
     /// Initial terminal size, rows then columns.
     pub console_size: Option<[u32; 2]>,
-    /// `ctrl-p,ctrl-q` and the like.
-    #[serde(deserialize_with = "null_default")]
+    /// `ctrl-p,ctrl-q` and the like. Docker takes fields' names in any case, and docker-py sends this one so.
+    #[serde(deserialize_with = "null_default", alias = "detachKeys")]
     pub detach_keys: String,
     /// Give it a terminal.
     #[serde(deserialize_with = "null_default")]

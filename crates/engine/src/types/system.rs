@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::container::ContainerSummary;
+use super::container::{ContainerSummary, Empty};
 use super::image::{ImageSummary, Volume};
 
 /// `docker system df`, with one part more: what belongs to none of Docker's kinds.
@@ -160,6 +160,8 @@ pub struct Stats {
     pub blkio_stats: BlkioStats,
     /// Windows only; kept for the shape.
     pub num_procs: u32,
+    /// Windows only; kept for the shape.
+    pub storage_stats: Empty,
     /// CPU.
     pub cpu_stats: CpuStats,
     /// CPU, of the reading before.

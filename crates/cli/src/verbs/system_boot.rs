@@ -1,0 +1,40 @@
+//! Start the containers that are to run whenever the host does.
+
+use crate::context::{self, Context};
+use crate::failure::{Outcome, all_or_one};
+use crate::flags::Spec;
+use crate::registry::Verb;
+
+/// Options of the verb.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(hide = true)]
+    args: Vec<String>,
+}
+
+impl Verb for Args {
+    const SPEC: Spec = Spec::new(
+        &[&["system", "boot"]],
+        "",
+        "Start the containers that are to run whenever the host does",
+    )
+    .long(
+        "Containers with the restart policy always, with unless-stopped unless a person stopped them, and\n\
+         with on-failure where they failed, are started unless they run. The unit wherry-boot, written by\n\
+         serve --install, does it when the host starts; any other way of running a command then is as good.",
+    )
+    .args(0, 0);
+
+    fn run(self, context: &Context) -> Outcome {
+        let _ = &self.args;
+        let booted = context.local()?.boot()?;
+        for name in &booted.started {
+            context::println(name)?;
+        }
+        let failed = !booted.failed.is_empty();
+        for (name, error) in booted.failed {
+            context.complain(&anyhow::Error::from(error).context(name));
+        }
+        all_or_one(failed)
+    }
+}

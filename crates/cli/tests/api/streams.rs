@@ -1,0 +1,267 @@
+//! Websockets, detach keys, archives of containers that do not run, a commit's configuration.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::harness::until;
+use crate::server::Served;
+
+fn connect(served: &Served, request: &str) -> (String, UnixStream) {
+    let mut stream = UnixStream::connect(served.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+        head.extend_from_slice(&byte);
+    }
+    (String::from_utf8(head).unwrap(), stream)
+}
+
+/// A request whose answer is read to its end: status and body.
+fn ask(served: &Served, method: &str, target: &str, body: &str) -> (u16, String) {
+    let (head, mut stream) = connect(
+        served,
+        &format!(
+            "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+    );
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), rest)
+}
+
+fn upgrade(target: &str, protocol: &str, body: &str) -> String {
+    let method = if protocol == "websocket" { "GET" } else { "POST" };
+    format!(
+        "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// A client's frame.
+fn frame(kind: u8, bytes: &[u8]) -> Vec<u8> {
+    let mask = [1, 2, 3, 4];
+    let mut out = vec![0x80 | kind, 0x80 | u8::try_from(bytes.len()).unwrap()];
+    out.extend(mask);
+    out.extend(bytes.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m));
+    out
+}
+
+/// A server's frame: its kind, and what it carries.
+fn read_frame(stream: &mut UnixStream) -> (u8, Vec<u8>) {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    let mut bytes = vec![0; usize::from(head[1])];
+    stream.read_exact(&mut bytes).unwrap();
+    (head[0], bytes)
+}
+
+#[test]
+fn a_websocket() {
+    let served = Served::new();
+    let id = served.engine.ok(["run", "-d", "-i", "--network", "none", "bb", "cat"]);
+    let target = format!("/v1.51/containers/{id}/attach/ws?stream=1&stdin=1&stdout=1");
+    let (head, mut stream) = connect(&served, &upgrade(&target, "websocket", ""));
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+    stream.write_all(&frame(1, b"one\n")).unwrap();
+    assert_eq!(read_frame(&mut stream), (0x82, b"one\n".to_vec()));
+    stream.write_all(&frame(9, b"?")).unwrap();
+    assert_eq!(read_frame(&mut stream), (0x8a, b"?".to_vec()));
+    served.engine.ok(["kill", &id]);
+    assert_eq!(read_frame(&mut stream), (0x88, vec![3, 0xe8]));
+    let (status, _) = ask(&served, "GET", &target, "");
+    assert_eq!(status, 400);
+    served.finish();
+}
+
+#[test]
+fn detach_keys() {
+    let served = Served::new();
+    let id = served.engine.ok(["run", "-dit", "--network", "none", "bb", "cat"]);
+    let attach = format!("/containers/{id}/attach?stream=1&stdin=1&stdout=1");
+    let exec = |keys: &str| {
+        let body = format!(
+            "{{\"Cmd\": [\"cat\"], \"Tty\": true, \"AttachStdin\": true, \"AttachStdout\": true, \"DetachKeys\": \"{keys}\"}}"
+        );
+        let (status, body) = ask(&served, "POST", &format!("/containers/{id}/exec"), &body);
+        assert_eq!(status, 201, "{body}");
+        let made: serde_json::Value = serde_json::from_str(body.trim()).unwrap();
+        format!("/exec/{}/start", made["Id"].as_str().unwrap())
+    };
+    let start = "{\"Tty\": true}";
+    for (target, body, keys) in [
+        (attach.clone(), "", &b"\x10\x11"[..]),
+        (format!("{attach}&detachKeys=ctrl-a%2Cx"), "", b"\x01x"),
+        (exec(""), start, b"\x10\x11"),
+        (exec("ctrl-b"), start, b"\x02"),
+    ] {
+        let (head, mut stream) = connect(&served, &upgrade(&target, "tcp", body));
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        stream.write_all(b"typed").unwrap();
+        let mut echo = [0; 5];
+        stream.read_exact(&mut echo).unwrap();
+        assert_eq!(&echo, b"typed");
+        stream.write_all(keys).unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert_eq!(served.engine.inspect("{{.State.Running}}", &id), "true");
+    }
+    let (status, body) = ask(&served, "POST", &format!("{attach}&detachKeys=nosuch"), "");
+    assert!(status == 400 && body.contains("detach keys"), "{status} {body}");
+    served.engine.ok(["rm", "-f", &id]);
+    served.finish();
+}
+
+#[test]
+fn files_of_a_container_that_does_not_run() {
+    let served = Served::new();
+    let engine = &served.engine;
+    let host = engine.path("host");
+    std::fs::create_dir_all(&host).unwrap();
+    std::fs::write(host.join("file"), "from the host").unwrap();
+    let bind = format!("{}:/deep/bind", host.display());
+    let read_only = format!("{}:/ro:ro", host.display());
+    engine.ok([
+        "create",
+        "--name",
+        "cc",
+        "-v",
+        "vol:/data",
+        "-v",
+        &bind,
+        "-v",
+        &read_only,
+        "bb",
+        "true",
+    ]);
+    let local = engine.path("local");
+    std::fs::write(&local, "hello").unwrap();
+    let local = local.to_str().unwrap();
+    engine.ok(["cp", local, "cc:/data/x"]);
+    engine.ok(["cp", local, "cc:/deep/bind/y"]);
+    assert!(!engine.run(["cp", local, "cc:/ro/z"]).status.success());
+    assert_eq!(std::fs::read_to_string(host.join("y")).unwrap(), "hello");
+    assert!(!host.join("z").exists());
+    // It is in the volume, not under it.
+    assert_eq!(
+        engine.ok(["run", "--rm", "--network", "none", "-v", "vol:/v", "bb", "cat", "/v/x"]),
+        "hello"
+    );
+    let out = engine.path("out");
+    engine.ok(["cp", "cc:/deep/bind/file", out.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "from the host");
+    for (path, status) in [("/data/x", 200), ("/data/nosuch", 404), ("/ro/file", 200)] {
+        let (got, _) = ask(&served, "HEAD", &format!("/containers/cc/archive?path={path}"), "");
+        assert_eq!(got, status, "{path}");
+    }
+    // No mount of it is left, nor ever was the host's.
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(engine.dir.to_str().unwrap()));
+    engine.ok(["start", "-a", "cc"]);
+    engine.ok(["rm", "-v", "cc"]);
+    engine.ok(["volume", "rm", "vol"]);
+    served.finish();
+}
+
+#[test]
+fn what_a_commit_is_told() {
+    let served = Served::new();
+    let engine = &served.engine;
+    engine.ok([
+        "create",
+        "--name",
+        "cc",
+        "--network",
+        "none",
+        "-e",
+        "A=1",
+        "-e",
+        "B=2",
+        "--label",
+        "x=y",
+        "bb",
+        "echo",
+        "old",
+    ]);
+    let body = "{\"Cmd\": [\"echo\", \"new\"], \"Env\": [\"B=3\"], \"Labels\": {\"z\": \"1\"}, \"ExposedPorts\": {\"80/tcp\": {}}}";
+    let (status, said) = ask(&served, "POST", "/commit?container=cc&repo=made&tag=1", body);
+    assert_eq!(status, 201, "{said}");
+    let shown = engine.ok([
+        "image",
+        "inspect",
+        "-f",
+        "{{json .Config.Env}} {{json .Config.Labels}} {{json .Config.ExposedPorts}}",
+        "made:1",
+    ]);
+    assert!(
+        shown.contains("\"A=1\"") && shown.contains("\"B=3\"") && !shown.contains("B=2"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("\"x\":\"y\"") && shown.contains("\"z\":\"1\"") && shown.contains("80/tcp"),
+        "{shown}"
+    );
+    assert_eq!(engine.ok(["run", "--rm", "--network", "none", "made:1"]), "new");
+    engine.ok(["rm", "cc"]);
+    served.finish();
+}
+
+#[test]
+fn a_restart_is_seen_at_once_and_links_have_variables() {
+    let served = Served::new();
+    let engine = &served.engine;
+    engine.ok([
+        "run",
+        "-d",
+        "--name",
+        "rr",
+        "--network",
+        "none",
+        "--restart",
+        "always",
+        "bb",
+        "sh",
+        "-c",
+        "exit 3",
+    ]);
+    until("the second restart", || engine.inspect("{{.RestartCount}}", "rr") != "0");
+    for _ in 0..50 {
+        let (_, body) = ask(&served, "GET", "/containers/rr/json", "");
+        let state: serde_json::Value = serde_json::from_str(body.trim()).unwrap();
+        assert_ne!(state["State"]["Status"], "exited", "{body}");
+    }
+    // Its next end is one, whatever comes after.
+    let (status, said) = ask(&served, "POST", "/containers/rr/wait", "");
+    assert!(status == 200 && said.contains("\"StatusCode\":3"), "{said}");
+    engine.ok(["rm", "-f", "rr"]);
+    engine.ok([
+        "run",
+        "-d",
+        "--name",
+        "db",
+        "-e",
+        "MODE=fast",
+        "--expose",
+        "5432",
+        "bb",
+        "sleep",
+        "1000",
+    ]);
+    let address = engine.inspect("{{.NetworkSettings.IPAddress}}", "db");
+    let env = engine.ok(["run", "--rm", "--link", "db:store", "--name", "web", "bb", "env"]);
+    assert!(env.contains(&format!("STORE_PORT_5432_TCP=tcp://{address}:5432")), "{env}");
+    assert!(env.contains("STORE_NAME=/web/store") && env.contains("STORE_ENV_MODE=fast"), "{env}");
+    engine.ok(["create", "--name", "later", "--link", "db:store", "bb", "true"]);
+    let (status, said) = ask(&served, "DELETE", "/containers/later/store?link=1", "");
+    assert_eq!(status, 204, "{said}");
+    assert_eq!(ask(&served, "DELETE", "/containers/later/store?link=1", "").0, 404);
+    assert_eq!(engine.inspect("{{json .HostConfig.Links}}", "later"), "[]");
+    engine.ok(["rm", "-f", "db", "later"]);
+    served.finish();
+}
