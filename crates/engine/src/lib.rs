@@ -9,6 +9,7 @@
 //! at [`Engine`], then `create`, `start` and `reconcile`: the life of a `run`.
 
 mod attachment;
+pub mod build;
 mod clock;
 mod content;
 mod create;
