@@ -1,0 +1,50 @@
+//! Forget results of builds.
+
+use super::confirm;
+use crate::context::{self, Context};
+use crate::failure::Outcome;
+use crate::flags::Spec;
+use crate::output::human;
+use crate::registry::Verb;
+use crate::values::size::parse_size;
+
+/// Options of the verb.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also what images have, and the directories of cache mounts
+    #[arg(long, short = 'a')]
+    all: bool,
+    /// Do not ask
+    #[arg(long, short = 'f')]
+    force: bool,
+    /// Keep so much, what was used last first
+    #[arg(long, value_name = "bytes", value_parser = parse_size)]
+    keep_storage: Option<i64>,
+    #[arg(hide = true)]
+    args: Vec<String>,
+}
+
+impl Verb for Args {
+    const SPEC: Spec =
+        Spec::new(&[&["builder", "prune"]], "[OPTIONS]", "Remove the build cache").args(0, 0);
+
+    fn run(self, context: &Context) -> Outcome {
+        let what = if self.all { "all" } else { "all dangling" };
+        confirm(self.force, &format!("WARNING! This will remove {what} build cache."))?;
+        let engine = context.engine()?;
+        let gone = match self.keep_storage {
+            Some(bytes) => build::cache::trim(&engine, u64::try_from(bytes).unwrap_or(0))?,
+            None => build::cache::prune(&engine, self.all, &|_| false)?,
+        };
+        let mut bytes: u64 = gone
+            .iter()
+            .filter(|step| !step.shared)
+            .fold(0, |sum, step| sum.saturating_add(step.size));
+        if self.all {
+            bytes = bytes.saturating_add(build::cache::remove_mounts(&engine)?);
+        }
+        let size = human::size(i64::try_from(bytes).unwrap_or(i64::MAX));
+        context::println(&format!("Total reclaimed space: {size}"))?;
+        Ok(0)
+    }
+}
