@@ -1,7 +1,5 @@
 //! `COPY` and `ADD`.
 
-use std::time::Instant;
-
 use oci::compression::Compression;
 use rustix::fs::FileType;
 use std::os::fd::AsFd;
@@ -30,22 +28,7 @@ impl Job<'_> {
         step: &Step,
         title: String,
     ) -> Result<()> {
-        let began = self.begin(title);
-        let result = self.copy_step(stage, copy, step, began);
-        if let Err(Error::Invalid(_)) = &result {
-            // It was found before there was anything to do.
-            self.failed(began);
-        }
-        result
-    }
-
-    fn copy_step(
-        &mut self,
-        stage: &mut Stage,
-        copy: &Copy,
-        step: &Step,
-        began: Instant,
-    ) -> Result<()> {
+        self.begin(title);
         let plan = self.plan;
         let escape = plan.file.directives.escape;
         let keyword = if copy.add { "ADD" } else { "COPY" };
@@ -120,7 +103,6 @@ impl Job<'_> {
             stage,
             copy,
             step,
-            began,
             Found { key, path: &path, into, chown, mode, inline, trees: &trees, keyword },
         );
         if origin.is_none()
@@ -151,7 +133,6 @@ impl Job<'_> {
         stage: &mut Stage,
         copy: &Copy,
         step: &Step,
-        began: Instant,
         found: Found<'_>,
     ) -> Result<()> {
         let Found { mut key, path, into, chown, mode, inline, trees, keyword } = found;
@@ -167,7 +148,7 @@ impl Job<'_> {
         let target_path = path.trim_matches('/').as_bytes();
         let count = trees.iter().map(|(_, s)| s.len()).sum::<usize>().saturating_add(inline.len());
         let description = step.text.clone();
-        self.layer(stage, key, &description, epoch, began, |job, stage| {
+        self.layer(stage, key, &description, epoch, |job, stage| {
             let layers = if copy.link { &[][..] } else { &stage.layers };
             job.files(layers, epoch, |root| {
                 let chown = chown.as_deref().map(|text| owner(&root, text)).transpose();

@@ -116,6 +116,8 @@ pub fn build(
         known: known_path.as_deref().map(Known::load).unwrap_or_default(),
         progress,
         step: 0,
+        began: Instant::now(),
+        reported: 0,
         used: Vec::new(),
         done: 0,
         stages: BTreeMap::new(),
@@ -166,6 +168,10 @@ pub(crate) struct Job<'a> {
     pub(crate) progress: &'a mut dyn Progress,
     /// The step under way, over the whole build.
     pub(crate) step: usize,
+    /// When it began.
+    began: Instant,
+    /// The last step whose end was reported.
+    reported: usize,
     /// Keys of results that were used.
     used: Vec<String>,
     done: usize,
@@ -230,7 +236,7 @@ impl Job<'_> {
             Base::Image(image) => format!("{} FROM {image}", label(1)),
             _ => format!("{} {}", label(1), source.text),
         };
-        let began = self.begin(text);
+        self.begin(text);
         let begun = match &planned.base {
             Base::Scratch => Ok(Stage::scratch(&self.platform(planned)?)),
             Base::Stage(index) => match self.stages.get(index) {
@@ -245,11 +251,11 @@ impl Job<'_> {
         let mut stage = match begun {
             Ok(stage) => stage,
             Err(error) => {
-                self.failed(began);
+                self.failed();
                 return Err(self.locate(source.span, error));
             }
         };
-        self.finished(began);
+        self.finished();
         let filter = &self.options.no_cache_filter;
         stage.cached = !self.options.no_cache
             && !filter.iter().any(|name| {
@@ -276,7 +282,7 @@ impl Job<'_> {
         }
     }
 
-    pub(crate) fn begin(&mut self, title: String) -> Instant {
+    pub(crate) fn begin(&mut self, title: String) {
         self.step = self.step.saturating_add(1);
         let mut title = title.replace(['\n', '\r'], " ");
         const MOST: usize = 240;
@@ -284,15 +290,20 @@ impl Job<'_> {
             title = title.chars().take(MOST).chain(['…']).collect();
         }
         self.progress.event(Event::Begin { step: self.step, title });
-        Instant::now()
+        self.began = Instant::now();
     }
 
-    pub(crate) fn finished(&mut self, began: Instant) {
-        self.progress.event(Event::Done { step: self.step, took: began.elapsed() });
+    fn finished(&mut self) {
+        self.reported = self.step;
+        self.progress.event(Event::Done { step: self.step, took: self.began.elapsed() });
     }
 
-    pub(crate) fn failed(&mut self, began: Instant) {
-        self.progress.event(Event::Failed { step: self.step, took: began.elapsed() });
+    /// The build ends with the step under way, unless it was through.
+    pub(crate) fn failed(&mut self) {
+        if self.reported != self.step {
+            self.reported = self.step;
+            self.progress.event(Event::Failed { step: self.step, took: self.began.elapsed() });
+        }
     }
 
     /// An image by its name; fetched if it is not here, or always with `--pull`.
@@ -388,7 +399,6 @@ impl Job<'_> {
         mut key: Key,
         description: &str,
         epoch: i64,
-        began: Instant,
         work: impl FnOnce(&mut Self, &Stage) -> Result<(DiffId, u64)>,
     ) -> Result<()> {
         if let Some(epoch) = self.options.source_date_epoch {
@@ -400,24 +410,17 @@ impl Job<'_> {
         {
             stage.add(cached.diff_id, cached.epoch);
             self.used.push(key);
+            self.reported = self.step;
             self.progress.event(Event::Cached { step: self.step });
             return Ok(());
         }
-        let done = work(self, stage);
-        match done {
-            Ok((diff_id, size)) => {
-                let short: String = description.chars().take(300).collect();
-                self.engine.remember_step(&CachedStep::new(key, diff_id, epoch, short, size))?;
-                stage.add(diff_id, epoch);
-                self.done = self.done.saturating_add(1);
-                self.finished(began);
-                Ok(())
-            }
-            Err(error) => {
-                self.failed(began);
-                Err(error)
-            }
-        }
+        let (diff_id, size) = work(self, stage)?;
+        let short: String = description.chars().take(300).collect();
+        self.engine.remember_step(&CachedStep::new(key, diff_id, epoch, short, size))?;
+        stage.add(diff_id, epoch);
+        self.done = self.done.saturating_add(1);
+        self.finished();
+        Ok(())
     }
 
     /// The bound of times for a step that reads things as new as `newest`.

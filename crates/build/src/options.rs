@@ -63,6 +63,18 @@ pub struct Options {
     pub memory: i64,
     /// Memory and swap together; 0 is the default.
     pub memory_swap: i64,
+    /// Shares of a step's processors against others; 0 is the default.
+    pub cpu_shares: i64,
+    /// Length of the period in which processor time is counted, µs; 0 is the default.
+    pub cpu_period: i64,
+    /// Processor time of a step in it, µs; 0 is no limit.
+    pub cpu_quota: i64,
+    /// Processors that steps may use, as `0-2,4`.
+    pub cpuset_cpus: String,
+    /// Memory nodes that steps may use.
+    pub cpuset_mems: String,
+    /// Security options of steps, as of containers.
+    pub security_opt: Vec<String>,
     /// Parent of the steps' cgroups.
     pub cgroup_parent: String,
     /// Limits of steps' processes.
@@ -93,6 +105,12 @@ impl Options {
             shm_size: 0,
             memory: 0,
             memory_swap: 0,
+            cpu_shares: 0,
+            cpu_period: 0,
+            cpu_quota: 0,
+            cpuset_cpus: String::new(),
+            cpuset_mems: String::new(),
+            security_opt: Vec::new(),
             cgroup_parent: String::new(),
             ulimits: Vec::new(),
             source_date_epoch: None,

@@ -62,7 +62,7 @@ impl Job<'_> {
         step: &Step,
         title: String,
     ) -> Result<()> {
-        let began = self.begin(title);
+        self.begin(title);
         let plan = self.plan;
         let (argv, script) = command(stage, run)?;
         let arguments = stage.scope.for_run();
@@ -99,7 +99,7 @@ impl Job<'_> {
         let epoch = self.epoch(stage, 0);
         environment.extend(stage.scope.proxies(&plan.globals));
         let what = What { argv, script, environment, network, insecure, mounts };
-        self.layer(stage, key, &step.text, epoch, began, |job, stage| {
+        self.layer(stage, key, &step.text, epoch, |job, stage| {
             job.execute(stage, &what, step, epoch)
         })?;
         let epoch = self.epoch(stage, 0);
@@ -387,6 +387,12 @@ impl Job<'_> {
             shm_size: options.shm_size,
             memory: options.memory,
             memory_swap: options.memory_swap,
+            cpu_shares: options.cpu_shares,
+            cpu_period: options.cpu_period,
+            cpu_quota: options.cpu_quota,
+            cpuset_cpus: options.cpuset_cpus.clone(),
+            cpuset_mems: options.cpuset_mems.clone(),
+            security_opt: list(&options.security_opt),
             cgroup_parent: options.cgroup_parent.clone(),
             ulimits: Some(options.ulimits.clone()),
             ..HostConfig::default()

@@ -127,7 +127,10 @@ fn pairs(list: &[(String, String)]) -> String {
 impl Job<'_> {
     /// Follows one instruction.
     pub(crate) fn follow(&mut self, stage: &mut Stage, step: &Step, title: String) -> Result<()> {
-        self.instruction(stage, step, title).map_err(|error| self.locate(step.span, error))
+        self.instruction(stage, step, title).map_err(|error| {
+            self.failed();
+            self.locate(step.span, error)
+        })
     }
 
     fn instruction(&mut self, stage: &mut Stage, step: &Step, title: String) -> Result<()> {
@@ -269,10 +272,10 @@ impl Job<'_> {
             stage.history(said, epoch, true);
             return Ok(());
         }
-        let began = self.begin(title);
+        self.begin(title);
         let mut key = Key::new("workdir");
         key.layers(&stage.layers).put(&path);
-        self.layer(stage, key, &said, epoch, began, |job, stage| {
+        self.layer(stage, key, &said, epoch, |job, stage| {
             job.files(&stage.layers, epoch, |root| {
                 let target = Target::new(root, Placing::default());
                 target.directory(path.trim_matches('/').as_bytes(), None).map(drop)

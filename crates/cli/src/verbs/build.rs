@@ -11,6 +11,7 @@ use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
 use crate::output::clean;
 use crate::registry::Verb;
+use crate::values::number::parse_int;
 use crate::values::opts::{parse_extra_host, parse_ulimit};
 use crate::values::size::{parse_size, parse_swap};
 
@@ -26,9 +27,33 @@ pub(crate) struct Args {
     /// Another context: name=directory or name=docker-image://image
     #[arg(long, value_name = "list")]
     build_context: Vec<String>,
+    /// Taken for what others built; the cache here is used in any case
+    #[arg(long, value_name = "strings")]
+    cache_from: Vec<String>,
     /// Parent of the steps' cgroups
     #[arg(long, value_name = "string", default_value = "")]
     cgroup_parent: String,
+    /// Contexts are read where they are, there is nothing to compress
+    #[arg(long, hide = true)]
+    compress: bool,
+    /// Period of the processor limit of a step, µs
+    #[arg(long, value_name = "int", value_parser = parse_int)]
+    cpu_period: Option<i64>,
+    /// Processor time of a step in each period, µs
+    #[arg(long, value_name = "int", value_parser = parse_int)]
+    cpu_quota: Option<i64>,
+    /// Share of the processors against others
+    #[arg(long, short = 'c', value_name = "int", value_parser = parse_int)]
+    cpu_shares: Option<i64>,
+    /// Processors the steps may use (0-3, 0,1)
+    #[arg(long, value_name = "string", default_value = "")]
+    cpuset_cpus: String,
+    /// Memory nodes the steps may use (0-3, 0,1)
+    #[arg(long, value_name = "string", default_value = "")]
+    cpuset_mems: String,
+    /// Signatures are not checked
+    #[arg(long, default_value = "true", hide = true)]
+    disable_content_trust: bool,
     /// The Dockerfile (default "PATH/Dockerfile")
     #[arg(long, short = 'f', value_name = "string")]
     file: Option<String>,
@@ -38,6 +63,9 @@ pub(crate) struct Args {
     /// Write the image's ID to a file
     #[arg(long, value_name = "string")]
     iidfile: Option<String>,
+    /// Windows only: how steps are kept apart
+    #[arg(long, value_name = "string", default_value = "", hide = true)]
+    isolation: String,
     /// Set a label of the image
     #[arg(long, value_name = "list")]
     label: Vec<String>,
@@ -80,6 +108,12 @@ pub(crate) struct Args {
     /// A secret of the steps: id=name[,src=file|env=variable]
     #[arg(long, value_name = "list")]
     secret: Vec<String>,
+    /// Security options of the steps
+    #[arg(long, value_name = "strings")]
+    security_opt: Vec<String>,
+    /// Make one layer of all (not known to this version)
+    #[arg(long, hide = true)]
+    squash: bool,
     /// Size of the steps' /dev/shm
     #[arg(long, value_name = "bytes", value_parser = parse_size)]
     shm_size: Option<i64>,
@@ -105,6 +139,19 @@ impl Verb for Args {
     .args(1, 1);
 
     fn run(self, context: &Context) -> Outcome {
+        super::no_trust("build", self.disable_content_trust)?;
+        if !matches!(self.isolation.as_str(), "" | "default") {
+            let why = "how containers are kept apart can be chosen on Windows only";
+            return Err(Failure::new(1, format!("--isolation {}: {why}", self.isolation)).into());
+        }
+        if self.squash {
+            let why =
+                "layers are not merged by this version; COPY --from a stage into one from scratch";
+            return Err(Failure::new(1, format!("--squash: {why}")).into());
+        }
+        if !self.cache_from.is_empty() && !self.quiet {
+            context::note("WARNING: --cache-from: only the cache of this engine is used");
+        }
         let engine = context.engine()?;
         let mut unpacked = None;
         let (file, files) = self.input(&engine, &mut unpacked)?;
@@ -282,6 +329,12 @@ impl Args {
         options.shm_size = self.shm_size.unwrap_or(0);
         options.memory = self.memory.unwrap_or(0);
         options.memory_swap = self.memory_swap.unwrap_or(0);
+        options.cpu_shares = self.cpu_shares.unwrap_or(0);
+        options.cpu_period = self.cpu_period.unwrap_or(0);
+        options.cpu_quota = self.cpu_quota.unwrap_or(0);
+        options.cpuset_cpus.clone_from(&self.cpuset_cpus);
+        options.cpuset_mems.clone_from(&self.cpuset_mems);
+        options.security_opt.clone_from(&self.security_opt);
         options.cgroup_parent.clone_from(&self.cgroup_parent);
         options.ulimits.clone_from(&self.ulimit);
         let epoch = options.build_args.get("SOURCE_DATE_EPOCH").cloned();
