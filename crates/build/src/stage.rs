@@ -203,7 +203,6 @@ impl Job<'_> {
                 let argv = stage.command(command);
                 let said = format!("CMD {}", json(&argv));
                 stage.image.config.cmd = Some(argv);
-                stage.image.config.args_escaped = matches!(command, Command::Shell(_));
                 stage.own_command = true;
                 said
             }
