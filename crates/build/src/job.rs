@@ -27,8 +27,12 @@ const LARGEST_FILE: u64 = 8 << 20;
 /// What a build made.
 #[derive(Debug, Clone)]
 pub struct Built {
-    /// The image.
-    pub image: ImageRecord,
+    /// The image, unless only its files were wanted.
+    pub image: Option<ImageRecord>,
+    /// Its layers, the lowest first.
+    pub layers: Vec<DiffId>,
+    /// Every step that made a layer, in order: its title, and the layer.
+    pub steps: Vec<(String, DiffId)>,
     /// How many of its steps were taken from the cache.
     pub cached: usize,
     /// How many were done.
@@ -122,17 +126,20 @@ pub fn build(
         done: 0,
         stages: BTreeMap::new(),
         images: BTreeMap::new(),
+        title: String::new(),
+        steps: Vec::new(),
     };
     let result = job.all();
     if let Some(path) = &known_path {
         job.known.save(path);
     }
     let used = std::mem::take(&mut job.used);
+    let steps = std::mem::take(&mut job.steps);
     let (cached, done) = (used.len(), job.done);
     // What was used stays used, also if the build failed later.
     engine.used_steps(&used)?;
     let unused = plan.globals.unused();
-    let image = result?;
+    let (image, layers) = result?;
     if !unused.is_empty() {
         progress.event(Event::Warning(format!(
             "one or more build-args [{}] were not consumed",
@@ -140,7 +147,7 @@ pub fn build(
         )));
     }
     finish(hold, engine)?;
-    Ok(Built { image, cached, done })
+    Ok(Built { image, layers, steps, cached, done })
 }
 
 /// The cache is bounded; what was unused for the longest time goes first.
@@ -179,6 +186,10 @@ pub(crate) struct Job<'a> {
     stages: BTreeMap<usize, Stage>,
     /// Images that were looked up.
     images: BTreeMap<String, ImageRecord>,
+    /// Of the step under way.
+    title: String,
+    /// Steps that made a layer.
+    steps: Vec<(String, DiffId)>,
 }
 
 /// Passes a pull's reports on.
@@ -191,7 +202,7 @@ impl Transfer for Fetching<'_, '_> {
 }
 
 impl Job<'_> {
-    fn all(&mut self) -> Result<ImageRecord> {
+    fn all(&mut self) -> Result<(Option<ImageRecord>, Vec<DiffId>)> {
         let plan = self.plan;
         let mut last = None;
         for planned in &plan.stages {
@@ -202,7 +213,9 @@ impl Job<'_> {
             self.stages.insert(planned.index, stage);
         }
         let stage = last.ok_or_else(|| Error::Invalid("the plan has no target".into()))?;
-        self.image(stage)
+        let layers = stage.layers.clone();
+        let image = if self.options.image { Some(self.image(stage)?) } else { None };
+        Ok((image, layers))
     }
 
     /// Says where something went wrong, unless it says so itself.
@@ -289,6 +302,7 @@ impl Job<'_> {
         if title.chars().count() > MOST {
             title = title.chars().take(MOST).chain(['…']).collect();
         }
+        self.title.clone_from(&title);
         self.progress.event(Event::Begin { step: self.step, title });
         self.began = Instant::now();
     }
@@ -409,6 +423,7 @@ impl Job<'_> {
             && let Some(cached) = self.engine.cached_step(&key)?
         {
             stage.add(cached.diff_id, cached.epoch);
+            self.steps.push((self.title.clone(), cached.diff_id));
             self.used.push(key);
             self.reported = self.step;
             self.progress.event(Event::Cached { step: self.step });
@@ -418,6 +433,7 @@ impl Job<'_> {
         let short: String = description.chars().take(300).collect();
         self.engine.remember_step(&CachedStep::new(key, diff_id, epoch, short, size))?;
         stage.add(diff_id, epoch);
+        self.steps.push((self.title.clone(), diff_id));
         self.done = self.done.saturating_add(1);
         self.finished();
         Ok(())

@@ -17,6 +17,7 @@ mod job;
 mod key;
 pub mod language;
 mod options;
+pub mod output;
 mod place;
 mod plan;
 mod progress;
@@ -25,6 +26,7 @@ mod scope;
 mod stage;
 mod tree;
 pub mod upload;
+pub mod verify;
 
 pub use error::{Error, Result};
 pub use job::{Built, build, plan};

@@ -81,6 +81,8 @@ pub struct Options {
     pub ulimits: Vec<engine::types::Ulimit>,
     /// No time in the image is later than this, seconds since 1970; taken from the inputs if absent.
     pub source_date_epoch: Option<i64>,
+    /// An image is made; without it only the files.
+    pub image: bool,
     /// `--secret`: files by ID.
     pub secrets: BTreeMap<String, Vec<u8>>,
 }
@@ -114,6 +116,7 @@ impl Options {
             cgroup_parent: String::new(),
             ulimits: Vec::new(),
             source_date_epoch: None,
+            image: true,
             secrets: BTreeMap::new(),
         }
     }

@@ -479,8 +479,8 @@ fn fingerprint(stat: &Stat) -> Fingerprint {
         stat.st_dev,
         stat.st_ino,
         stat.st_size,
-        (stat.st_mtime, ns(stat.st_mtime_nsec as u64)),
-        (stat.st_ctime, ns(stat.st_ctime_nsec as u64)),
+        (stat.st_mtime, ns(stat.st_mtime_nsec)),
+        (stat.st_ctime, ns(stat.st_ctime_nsec)),
     )
 }
 

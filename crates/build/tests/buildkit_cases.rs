@@ -1,6 +1,8 @@
 //! BuildKit's own cases for its parser and its word expander. They are read from where reference data is kept; where
 //! they are not, the tests say so and pass.
 
+#![allow(clippy::print_stderr, clippy::unwrap_used)]
+
 use std::path::PathBuf;
 
 use build::language::{expand, statement};

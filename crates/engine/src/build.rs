@@ -4,7 +4,7 @@
 //! A build holds the store ([`Engine::hold`]) so that no layer goes under its feet. Its containers carry the
 //! identity of its process: what a killed build left is found and removed by the next one.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use oci::config::ImageConfig;
 use oci::{DiffId, Reference};
@@ -81,6 +81,23 @@ impl Engine {
     /// Those of mounting.
     pub fn mount_layers(&self, layers: &[DiffId]) -> Result<OwnedFd> {
         Ok(self.store().mount_layers(layers)?)
+    }
+
+    /// Writes the files of these layers as an archive.
+    ///
+    /// # Errors
+    /// Those of mounting, reading and writing.
+    pub fn export_layers(&self, layers: &[DiffId], out: &mut dyn std::io::Write) -> Result<()> {
+        let root = self.store().mount_layers(layers)?;
+        Ok(self.store().export_tar(root.as_fd(), out)?)
+    }
+
+    /// Opens the archive of a layer.
+    ///
+    /// # Errors
+    /// A layer that is not here.
+    pub fn open_layer(&self, layer: &DiffId) -> Result<std::fs::File> {
+        Ok(self.store().open_layer(layer)?)
     }
 
     /// Makes a layer of what a step's container changed; its diff ID and the bytes of its files.

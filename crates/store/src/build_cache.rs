@@ -187,6 +187,16 @@ impl Store {
         Ok((staged.diff_id, staged.info.size))
     }
 
+    /// Opens a layer's archive.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is missing.
+    pub fn open_layer(&self, diff_id: &DiffId) -> Result<std::fs::File> {
+        let path = self.layer_path(diff_id).join(crate::layer::TAR);
+        std::fs::File::open(path)
+            .map_err(|error| Error::Damaged(format!("the layer {diff_id} is missing: {error}")))
+    }
+
     /// The files of these layers, mounted read-only and detached.
     ///
     /// # Errors

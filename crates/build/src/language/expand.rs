@@ -333,7 +333,7 @@ fn shell_pattern(text: &str) -> Result<Vec<Piece>, String> {
 fn cut(pattern: &[Piece], text: &[char], longest: bool) -> Option<usize> {
     let ends = glob::ends(pattern, text);
     let mut found = ends.iter().enumerate().filter(|(_, hit)| **hit).map(|(at, _)| at);
-    if longest { found.last() } else { found.next() }
+    if longest { found.next_back() } else { found.next() }
 }
 
 fn without_prefix(pattern: &[Piece], value: &str, longest: bool) -> String {

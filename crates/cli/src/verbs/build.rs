@@ -87,6 +87,9 @@ pub(crate) struct Args {
     /// Take nothing from the cache for these stages
     #[arg(long, value_name = "list", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
+    /// Where the result goes: type=image, local, tar, docker or oci, dest=path; a path alone is local
+    #[arg(long, short = 'o', value_name = "list")]
+    output: Vec<String>,
     /// Platform of the image (os/arch[/variant])
     #[arg(long, value_name = "string")]
     platform: Option<String>,
@@ -123,6 +126,9 @@ pub(crate) struct Args {
     /// Build up to this stage
     #[arg(long, value_name = "string")]
     target: Option<String>,
+    /// Build twice without the cache, and fail at the first file that differs
+    #[arg(long)]
+    verify: bool,
     /// Limit of the steps' processes
     #[arg(long, value_name = "list", value_parser = parse_ulimit)]
     ulimit: Vec<engine::types::Ulimit>,
@@ -157,18 +163,24 @@ impl Verb for Args {
         let (file, files) = self.input(&engine, &mut unpacked)?;
         let mut options = Options::new(file, files);
         self.fill(&mut options)?;
+        let outputs =
+            self.output.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let files_alone = |output: &Output| matches!(output.kind, Kind::Local | Kind::Tar);
+        options.image = outputs.is_empty() || !outputs.iter().all(files_alone);
         if self.print_graph {
             context::print(&build::plan(&options).map_err(shown)?.to_string())?;
             return Ok(0);
         }
         let client = crate::registries::client(context, false)?;
         let mut show = Show::new(&self.progress, self.quiet)?;
-        let result = build::build(&engine, Some(&client), &options, &mut show);
-        let built = match result {
-            Ok(built) => built,
-            Err(error) => return Err(shown(error).into()),
-        };
-        let id = built.image.id.to_string();
+        let build = if self.verify { build::verify::verify } else { build::build };
+        let built = build(&engine, Some(&client), &options, &mut show).map_err(shown)?;
+        for output in &outputs {
+            output.write(&engine, &built, &self.tag)?;
+        }
+        show.end(&built, &self.tag);
+        let Some(image) = &built.image else { return Ok(0) };
+        let id = image.id.to_string();
         if let Some(path) = &self.iidfile {
             write_file(path, &id)?;
         }
@@ -176,13 +188,16 @@ impl Verb for Args {
             let mut metadata = serde_json::Map::new();
             metadata.insert("containerimage.config.digest".into(), id.clone().into());
             if !self.tag.is_empty() {
-                let names: Vec<String> =
-                    built.image.references.iter().map(ToString::to_string).collect();
+                let names: Vec<String> = image.references.iter().map(ToString::to_string).collect();
                 metadata.insert("image.name".into(), names.join(",").into());
             }
             write_file(path, &format!("{}\n", serde_json::to_string_pretty(&metadata)?))?;
         }
-        show.end(&built, &self.tag);
+        let to_stdout =
+            outputs.iter().any(|output| output.path.is_none() && output.kind != Kind::Image);
+        if to_stdout {
+            return Ok(0);
+        }
         if self.quiet || self.progress == "quiet" || self.tag.is_empty() {
             context::println(&id)?;
         }
@@ -350,6 +365,106 @@ impl Args {
     }
 }
 
+/// Where a result goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Into the store.
+    Image,
+    /// Files into a directory.
+    Local,
+    /// Files as an archive.
+    Tar,
+    /// As of `save`.
+    Docker,
+    /// An OCI image layout.
+    Oci,
+}
+
+/// One `--output`.
+#[derive(Debug)]
+struct Output {
+    kind: Kind,
+    /// None is standard output.
+    path: Option<PathBuf>,
+}
+
+impl Output {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let bad = |why: &str| Failure::new(1, format!("--output {text}: {why}"));
+        if text == "-" {
+            return Ok(Self { kind: Kind::Tar, path: None });
+        }
+        if !text.contains('=') {
+            return Ok(Self { kind: Kind::Local, path: Some(text.into()) });
+        }
+        let (mut kind, mut path) = (None, None);
+        for field in crate::values::mount::csv(text).map_err(|why| bad(&why))? {
+            match field.split_once('=') {
+                Some(("type", value)) => {
+                    kind = Some(match value {
+                        "image" => Kind::Image,
+                        "local" => Kind::Local,
+                        "tar" => Kind::Tar,
+                        "docker" => Kind::Docker,
+                        "oci" => Kind::Oci,
+                        _ => return Err(bad("the type is image, local, tar, docker or oci")),
+                    });
+                }
+                Some(("dest" | "destination", value)) => path = Some(value.to_owned()),
+                _ => return Err(bad("expected type=…[,dest=…]")),
+            }
+        }
+        let kind = kind.ok_or_else(|| bad("type is missing"))?;
+        let path = path.filter(|path| path != "-").map(PathBuf::from);
+        match (kind, &path) {
+            (Kind::Local, None) => Err(bad("dest is missing")),
+            // Without a file it is for the engine, which has it already.
+            (Kind::Docker, None) => Ok(Self { kind: Kind::Image, path }),
+            _ => Ok(Self { kind, path }),
+        }
+    }
+
+    fn write(
+        &self,
+        engine: &engine::Engine,
+        built: &build::Built,
+        tags: &[String],
+    ) -> anyhow::Result<()> {
+        let format = match self.kind {
+            Kind::Image => return Ok(()),
+            Kind::Local => {
+                let path = self.path.clone().unwrap_or_default();
+                return build::output::local(engine, &built.layers, &path).map_err(shown);
+            }
+            Kind::Docker => Some(engine::ArchiveFormat::Docker),
+            Kind::Oci => Some(engine::ArchiveFormat::OciLayout),
+            Kind::Tar => None,
+        };
+        let mut out: Box<dyn Write> = match &self.path {
+            None if std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
+                let why = "an archive is not for a terminal; give dest= or redirect";
+                return Err(Failure::new(1, format!("--output: {why}")).into());
+            }
+            None => Box::new(context::out()),
+            Some(path) => {
+                let file = std::fs::File::create(path)
+                    .map_err(|e| Failure::new(1, format!("writing {}: {e}", path.display())))?;
+                Box::new(std::io::BufWriter::new(file))
+            }
+        };
+        match (format, &built.image) {
+            (Some(format), Some(image)) => {
+                let names =
+                    if tags.is_empty() { vec![image.id.to_string()] } else { tags.to_vec() };
+                engine.save(&names, format, &mut out)?;
+            }
+            _ => build::output::tar(engine, &built.layers, &mut out).map_err(shown)?,
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
 /// Reads `--secret`.
 fn secrets(list: &[String]) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     let mut secrets = BTreeMap::new();
@@ -468,10 +583,10 @@ impl Show {
         if self.quiet || self.json {
             return;
         }
-        let id = built.image.id.to_string();
         self.line("");
         self.line(&format!("{} steps done, {} from the cache", built.done, built.cached));
-        self.line(&format!("image {id}"));
+        let Some(image) = &built.image else { return };
+        self.line(&format!("image {}", image.id));
         for tag in tags {
             self.line(&format!("named {tag}"));
         }

@@ -411,3 +411,50 @@ fn a_killed_build_leaves_only_what_the_next_one_uses() {
     until("nothing runs", || !running());
     e.finish();
 }
+
+#[test]
+fn a_result_can_be_had_as_files() {
+    let e = Engine::new();
+    let file = "FROM bb AS b\nRUN mkdir /o && echo x > /o/f && chown 5:6 /o/f && ln -s f /o/l\nFROM scratch\nCOPY --from=b /o /\n";
+    let dir = context(&e, "ctx", &[("Dockerfile", file)]);
+    let images = e.ok(["images", "-aq"]);
+    let out = e.path("out");
+    build(&e, &dir, &["-o", out.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(out.join("l")).unwrap(), "x\n");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(out.join("f")).unwrap()), 5);
+    let listed = |path: &PathBuf| {
+        let output = Command::new("tar").arg("-tf").arg(path).output().unwrap();
+        text(&output.stdout)
+    };
+    let tar = e.path("out.tar");
+    build(&e, &dir, &["-o", &format!("type=tar,dest={}", tar.display())]);
+    assert_eq!(listed(&tar), "f\nl");
+    let output = e.run(["build", "--network", "none", "-o", "-", dir.to_str().unwrap()]);
+    assert_eq!(output.stdout, fs::read(&tar).unwrap());
+    // Nothing of this made an image.
+    assert_eq!(e.ok(["images", "-aq"]), images);
+    for kind in ["docker", "oci"] {
+        build(&e, &dir, &["-t", "saved", "-o", &format!("type={kind},dest={}", tar.display())]);
+        e.ok(["rmi", "saved"]);
+        assert!(e.ok(["load", "-i", tar.to_str().unwrap()]).contains("saved"), "{kind}");
+    }
+    assert!(build_fails(&e, &dir, &["-o", "type=zip"]).contains("the type is"));
+    e.finish();
+}
+
+#[test]
+fn two_builds_are_compared() {
+    let e = Engine::new();
+    let dir =
+        context(&e, "ctx", &[("Dockerfile", "FROM bb\nRUN echo x > /x\nCOPY . /c\n"), ("f", "1")]);
+    let said = build(&e, &dir, &["--verify", "-t", "same"]);
+    assert!(!said.contains("CACHED"), "{said}");
+    let file = "FROM bb\nRUN echo x > /x\nRUN mkdir /d && echo 1 > /d/a && head -c 9 /dev/urandom > /d/b\n";
+    fs::write(dir.join("Dockerfile"), file).unwrap();
+    let said = build_fails(&e, &dir, &["--verify"]);
+    assert!(
+        said.contains("[3/3] RUN mkdir /d") && said.contains("/d/b: its content differs"),
+        "{said}"
+    );
+    e.finish();
+}
