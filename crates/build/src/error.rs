@@ -20,6 +20,9 @@ pub enum Error {
         /// Its exit code.
         code: i32,
     },
+    /// Somebody gave the build up.
+    #[error("the build was given up; what was done until then is in the cache")]
+    GivenUp,
     /// A wrong option, or a context that is none.
     #[error("{0}")]
     Invalid(String),

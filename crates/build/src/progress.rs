@@ -1,5 +1,6 @@
 //! What a build reports while it goes on.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// Something that happened. A `step` is a number that counts from 1 over the whole build.
@@ -57,6 +58,14 @@ pub enum Event {
 pub trait Progress {
     /// Something happened.
     fn event(&mut self, event: Event);
+
+    /// A command runs now. Who can be asked to give the build up gives a descriptor that becomes readable then.
+    fn begin_command(&mut self) -> Option<OwnedFd> {
+        None
+    }
+
+    /// The command has ended, and its container is gone.
+    fn end_command(&mut self) {}
 }
 
 impl Progress for () {

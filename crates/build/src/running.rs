@@ -409,6 +409,7 @@ impl Job<'_> {
             Ok(self.engine.commit_step(&id, epoch)?)
         })();
         let removed = self.engine.remove_step(&id);
+        self.progress.end_command();
         let made = made?;
         removed?;
         Ok(made)
@@ -430,14 +431,19 @@ impl Job<'_> {
                 return Ok((code, VecDeque::from([error.message])));
             }
         };
+        let watch = self.progress.begin_command();
         let mut tail = Tail::default();
         loop {
             match attachment.read()? {
                 None => {
-                    let mut fds = [PollFd::from_borrowed_fd(attachment.fd(), PollFlags::IN)];
+                    let mut fds = vec![PollFd::from_borrowed_fd(attachment.fd(), PollFlags::IN)];
+                    fds.extend(watch.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
                     match poll(&mut fds, None) {
                         Ok(_) | Err(Errno::INTR) => {}
                         Err(error) => return Err(io(|| "waiting for output".to_owned())(error)),
+                    }
+                    if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+                        return Err(Error::GivenUp);
                     }
                 }
                 Some(Frame::Exit(code)) => return Ok((code, tail.finish())),

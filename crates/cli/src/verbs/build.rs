@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use build::{Event, File, Options};
@@ -209,6 +210,8 @@ impl Verb for Args {
 fn shown(error: build::Error) -> anyhow::Error {
     match error {
         build::Error::Engine(error) => error.into(),
+        // As a shell says that a signal ended it.
+        build::Error::GivenUp => Failure::new(130, error.to_string()).into(),
         other => Failure::new(1, other.to_string()).into(),
     }
 }
@@ -497,6 +500,9 @@ fn secrets(list: &[String]) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     Ok(secrets)
 }
 
+/// What asks us to end: SIGINT, SIGTERM, SIGHUP.
+const SIGNALS: [i32; 3] = [2, 15, 1];
+
 /// Shows what happens, on standard error.
 struct Show {
     json: bool,
@@ -505,6 +511,8 @@ struct Show {
     open: BTreeMap<usize, Vec<u8>>,
     /// Layers that were reported as fetched.
     fetched: Vec<String>,
+    /// Signals that came while a command ran.
+    signals: Option<OwnedFd>,
 }
 
 impl Show {
@@ -516,7 +524,13 @@ impl Show {
             ));
         }
         let quiet = quiet || progress == "quiet";
-        Ok(Self { json: progress == "json", quiet, open: BTreeMap::new(), fetched: Vec::new() })
+        Ok(Self {
+            json: progress == "json",
+            quiet,
+            open: BTreeMap::new(),
+            fetched: Vec::new(),
+            signals: None,
+        })
     }
 
     fn line(&self, text: &str) {
@@ -626,5 +640,20 @@ impl build::Progress for Show {
             return;
         }
         self.plain(event);
+    }
+
+    fn begin_command(&mut self) -> Option<OwnedFd> {
+        // Until its container is gone a signal ends the command first, and then us.
+        let watch = sys::signal::block_and_watch(&SIGNALS).ok()?;
+        self.signals = watch.try_clone().ok();
+        Some(watch)
+    }
+
+    fn end_command(&mut self) {
+        // What was heard has had its effect: the build is given up.
+        if let Some(signals) = self.signals.take() {
+            while matches!(sys::signal::next(signals.as_fd()), Ok(Some(_))) {}
+        }
+        let _ = sys::signal::unblock(&SIGNALS);
     }
 }

@@ -458,3 +458,30 @@ fn two_builds_are_compared() {
     );
     e.finish();
 }
+
+#[test]
+fn a_build_that_is_given_up_ends_its_command() {
+    let e = Engine::new();
+    let dir = context(
+        &e,
+        "ctx",
+        &[("Dockerfile", "FROM bb\nRUN echo first > /first\nRUN echo begun; sleep 1000\n")],
+    );
+    let mut child = e.spawn(["build", "--network", "none", dir.to_str().unwrap()]);
+    let running = || e.run_root().join("running").read_dir().is_ok_and(|list| list.count() > 0);
+    // Its output says that the command runs.
+    let mut said = String::new();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap());
+    while !said.ends_with("begun\n") || said.ends_with("echo begun\n") {
+        let n = std::io::BufRead::read_line(&mut lines, &mut said).unwrap();
+        assert!(n > 0, "{said}");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    until("nothing runs", || !running());
+    // Nobody had to clean up.
+    assert_eq!(fs::read_dir(e.data_root().join("containers")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(e.run_root().join("build")).map_or(0, |list| list.count()), 0);
+    e.finish();
+}
