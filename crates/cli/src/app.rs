@@ -248,9 +248,7 @@ fn not_here(first: &str, second: Option<&str>) -> Option<&'static str> {
         ("manifest", Some("create" | "annotate" | "push" | "rm")) => {
             Some("manifest lists are not made by this version; manifest inspect shows them")
         }
-        ("build" | "builder" | "buildx", _) | ("image", Some("build")) => {
-            Some("images are not built by this version; use commit or import")
-        }
+        ("buildx", _) => Some("builders are not managed by this version; build builds here"),
         ("compose", _) => Some("stacks of services are not known to this version"),
         ("swarm" | "node" | "service" | "stack" | "secret", _) | ("volume", Some("update")) => {
             Some("this engine is not part of a cluster")

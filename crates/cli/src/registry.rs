@@ -54,6 +54,7 @@ fn run<V: Verb>(context: &Context, matches: &mut ArgMatches) -> Outcome {
 
 /// Groups of verbs.
 pub(crate) const GROUPS: &[(&str, &str)] = &[
+    ("builder", "Manage the build cache"),
     ("config", "Look at the settings"),
     ("context", "Manage what is known of engines elsewhere"),
     ("container", "Manage containers"),
@@ -68,12 +69,16 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
 
 /// Verbs shown first in the help.
 pub(crate) const COMMON: &[&str] = &[
-    "run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info",
+    "run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version",
+    "info",
 ];
 
 /// Every verb.
 pub(crate) const VERBS: &[Entry] = &[
     Entry::of::<verbs::attach::Args>(),
+    Entry::of::<verbs::build::Args>(),
+    Entry::of::<verbs::builder_du::Args>(),
+    Entry::of::<verbs::builder_prune::Args>(),
     Entry::of::<verbs::commit::Args>(),
     Entry::of::<verbs::completion::Args>(),
     Entry::of::<verbs::config_show::Args>(),

@@ -236,7 +236,7 @@ fn as_docker_it_speaks_as_docker() {
 fn what_is_not_here_says_so() {
     let world = World::new();
     for (args, code, why) in [
-        (&["build", "."][..], 1, "images are not built"),
+        (&["buildx", "ls"][..], 1, "builders are not managed"),
         (&["network", "nope"], 1, "unknown command"),
         (&["-H", "tcp://a:1", "ps"], 125, "engines on other machines"),
         (&["run", "--gpus", "all", "x"], 125, "--gpus"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use oci::config::ImageConfig;
-use store::{Base, ImageRecord, MountOptions, WritableOptions};
+use store::{Base, MountOptions, WritableOptions};
 
 use crate::clock;
 use crate::engine::Engine;
@@ -32,7 +32,17 @@ impl Engine {
     /// # Errors
     /// `Invalid` for a wrong request, `NotFound` for an image that is not here,
     /// `Conflict` for a name in use. Nothing is left behind then.
-    pub fn create(&self, mut request: CreateRequest) -> Result<Created> {
+    pub fn create(&self, request: CreateRequest) -> Result<Created> {
+        self.create_upon(request, None)
+    }
+
+    /// As [`Engine::create`]; a build step's container lies upon layers instead of an image.
+    pub(crate) fn create_upon(
+        &self,
+        mut request: CreateRequest,
+        step: Option<crate::build::Upon>,
+    ) -> Result<Created> {
+        let builder = step.as_ref().map(|step| step.builder);
         let name = request.name.as_deref().map(names::check).transpose()?.map(str::to_owned);
         let mut warnings = Vec::new();
         let image = match &request.rootfs {
@@ -40,6 +50,7 @@ impl Engine {
                 check_rootfs(&rootfs.path)?;
                 None
             }
+            None if step.is_some() => None,
             None if request.config.image.is_empty() => {
                 return Err(Error::invalid(
                     "no image given: name one, or a directory with --rootfs",
@@ -82,6 +93,7 @@ impl Engine {
                 rootfs: request.rootfs,
                 argv,
                 mounts,
+                builder,
             },
             pid: 0,
             start_time: 0,
@@ -96,7 +108,17 @@ impl Engine {
         };
         // A runtime that is not there is found out now, not at the start.
         self.foreign_runtime(&record)?;
-        let done = self.create_parts(&mut record, image.as_ref(), name.as_deref(), &endpoints);
+        // A directory of the host has its own places to mount over, or is above ours.
+        let (base, places) = match (&record.definition.rootfs, &image, step) {
+            (Some(rootfs), _, _) => (Base::Directory(rootfs.path.clone().into()), false),
+            (None, Some(image), _) => (Base::Image(image.id), true),
+            (None, None, Some(step)) => (Base::Layers(step.layers), step.runs),
+            (None, None, None) => {
+                return Err(Error::invalid("neither an image nor a directory"));
+            }
+        };
+        let base = (&base, places);
+        let done = self.create_parts(&mut record, base, name.as_deref(), &endpoints);
         if let Err(e) = done {
             self.discard_parts(&record);
             return Err(e);
@@ -108,21 +130,15 @@ impl Engine {
     fn create_parts(
         &self,
         record: &mut Record,
-        image: Option<&ImageRecord>,
+        (base, places): (&Base, bool),
         name: Option<&str>,
         endpoints: &[store::network::Endpoint],
     ) -> Result<()> {
-        let base = match (&record.definition.rootfs, image) {
-            (Some(rootfs), _) => Base::Directory(rootfs.path.clone().into()),
-            (None, Some(image)) => Base::Image(image.id),
-            (None, None) => return Err(Error::invalid("neither an image nor a directory")),
-        };
-        let volatile = record.definition.host.auto_remove;
+        let volatile = record.definition.host.auto_remove || record.definition.builder.is_some();
         let layer = self.store().create_writable(
             &record.id,
-            &base,
-            // A directory of the host has its own places to mount over, or is above ours.
-            WritableOptions { volatile, base: matches!(base, Base::Image(_)) },
+            base,
+            WritableOptions { volatile, base: places },
         )?;
         let fresh = self.create_volumes(record)?;
         if !fresh.is_empty() && record.definition.rootfs.is_none() {

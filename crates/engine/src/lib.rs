@@ -10,6 +10,7 @@
 
 mod attachment;
 mod boot;
+pub mod build;
 mod clock;
 mod content;
 mod create;

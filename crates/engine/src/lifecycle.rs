@@ -525,6 +525,9 @@ impl Engine {
         let mut pruned = Pruned::default();
         for record in record::all(self.db())? {
             let idle = matches!(record.state, State::Created | State::Exited | State::Dead);
+            if record.definition.builder.is_some_and(|builder| builder.alive()) {
+                continue;
+            }
             if !idle
                 || !crate::list::prune_matches(
                     filters,

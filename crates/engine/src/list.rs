@@ -198,6 +198,9 @@ impl Engine {
         // One look at the database for all of them.
         let _snapshot = self.db().unchecked_transaction()?;
         for record in record::all(self.db())? {
+            if record.definition.builder.is_some() {
+                continue;
+            }
             let shown = all || record.state.is_live() || record.state == State::Restarting;
             let placed = before.as_ref().is_none_or(|b| record.created_ns < b.created_ns)
                 && since.as_ref().is_none_or(|s| record.created_ns > s.created_ns);

@@ -1,5 +1,6 @@
 //! The record of a container: what the database knows of it.
 
+use runtime::state::ProcessIdentity;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,9 @@ pub(crate) struct Definition {
     pub(crate) argv: Vec<String>,
     /// Mounts beyond the root filesystem and the engine's own, in the order they are made.
     pub(crate) mounts: Vec<PlannedMount>,
+    /// It is a step of a build: nobody's container but that process's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) builder: Option<ProcessIdentity>,
 }
 
 /// A mount as it was understood at creation.

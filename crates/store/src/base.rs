@@ -43,6 +43,10 @@ pub(crate) fn make(root: &Path) -> Result<()> {
             let path = base.join(name);
             made(&path, File::create_new(&path).map(drop), *mode)?;
         }
+        // What is copied up from here into an image's layer must be the same on every machine.
+        for name in DIRECTORIES {
+            File::open(base.join(name))?.set_modified(std::time::SystemTime::UNIX_EPOCH)?;
+        }
         Ok(())
     };
     make().map_err(io(|| format!("creating {}", base.display())))

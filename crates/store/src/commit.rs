@@ -32,7 +32,7 @@ impl Store {
             .upper()
             .try_clone_to_owned()
             .map_err(io(|| "duplicating a descriptor".to_owned()))?;
-        let options = TreeOptions { overlay: true, root: true };
+        let options = TreeOptions { overlay: true, root: true, latest: None };
         let (mut reader, writer) = tree_stream(upper, options);
         let staged = self.stage_layer(
             Incoming::Stream(&mut reader),

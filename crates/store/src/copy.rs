@@ -129,7 +129,7 @@ pub fn tar_from(
     let mut tar = TarWriter::new(out);
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         let directory = files::open_dir(&fd, c".").map_err(io(what))?;
-        let options = TreeOptions { overlay: false, root: true };
+        let options = TreeOptions { root: true, ..TreeOptions::default() };
         write_tree(directory.as_fd(), name, &mut tar, options)?;
     } else {
         // Found again by its name, because a link, a device or a pipe cannot be opened itself.

@@ -24,8 +24,12 @@ const LARGE_LOG: u64 = 4 << 20;
 const AHEAD: std::ops::Range<u64> = 512 << 10..1 << 20;
 
 /// Each step brings the schema from version `n` to `n + 1`; never change one that was released.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 
 /// A connection to the state database. Not shared between threads: open one each, it is cheap.
 #[derive(Debug)]

@@ -132,6 +132,7 @@ impl Store {
         let mut wanted: HashSet<String> = referenced_layers(self.database.connection())?;
         let mut chains = referenced_chains(self.database.connection())?;
         let containers = self.root.join("containers");
+        wanted.extend(crate::build_cache::cached_layers(self.database.connection())?);
         // What an interrupted pull has so far; it will be asked for again.
         wanted.extend(self.leased_layers()?);
         for name in self.directory_names("containers")? {

@@ -13,6 +13,7 @@
 //! - Mounts are made detached and handed out as descriptors; this crate attaches nothing anywhere.
 
 mod base;
+mod build_cache;
 mod chain;
 mod commit;
 pub mod copy;
@@ -49,6 +50,7 @@ mod writable;
 
 use std::path::{Path, PathBuf};
 
+pub use build_cache::CachedStep;
 pub use database::Database;
 pub use error::{Error, Result};
 pub use form::{Form, FormChoice};

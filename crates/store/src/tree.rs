@@ -23,6 +23,8 @@ pub(crate) struct TreeOptions {
     pub(crate) overlay: bool,
     /// Write an entry `./` with the attributes of the root.
     pub(crate) root: bool,
+    /// No time is later than this (seconds since 1970) or finer than a second.
+    pub(crate) latest: Option<i64>,
 }
 
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -44,7 +46,7 @@ pub(crate) fn write_tree<W: Write>(
         let name = if prefix.is_empty() { b"./".as_slice() } else { prefix };
         let mut entry = entry_of(name, Kind::Directory, &stat);
         entry.xattrs = writer.xattrs(&files::proc_path(dir))?;
-        writer.tar.entry(&entry).map_err(io_error(|| "writing the archive".to_owned()))?;
+        writer.write_header(&entry)?;
     }
     writer.children(dir, prefix, 0)
 }
@@ -103,6 +105,13 @@ impl<W: Write> TreeWriter<'_, W> {
     }
 
     fn write_header(&mut self, entry: &Entry) -> Result<()> {
+        let mut bounded;
+        let mut entry = entry;
+        if let Some(latest) = self.options.latest {
+            bounded = entry.clone();
+            bounded.mtime = Time { seconds: entry.mtime.seconds.min(latest), nanoseconds: 0 };
+            entry = &bounded;
+        }
         self.tar.entry(entry).map_err(io_error(|| "writing the archive".to_owned()))
     }
 

@@ -22,6 +22,8 @@ use crate::{Error, Lower, Result, Store, files};
 pub enum Base {
     /// An image.
     Image(ImageId),
+    /// Layers, the lowest first; what a build step begins with. None at all is an empty root.
+    Layers(Vec<DiffId>),
     /// A directory of the host (`run --rootfs`).
     Directory(PathBuf),
 }
@@ -179,6 +181,12 @@ impl Store {
                 };
                 (record, below)
             }
+            Base::Layers(layers) => {
+                let below = self.below(layers)?;
+                let WritableOptions { volatile, base } = options;
+                let layers = layers.clone();
+                (Record { image: None, layers, directory: None, volatile, base }, below)
+            }
             Base::Directory(path) => {
                 let path = std::path::absolute(path)
                     .map_err(io(|| format!("resolving the path {}", path.display())))?;
@@ -334,6 +342,11 @@ impl WritableLayer {
     /// The container it belongs to.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The layers below it, the lowest first; none where a directory is.
+    pub fn layers(&self) -> &[DiffId] {
+        &self.record.layers
     }
 
     /// The image below it.

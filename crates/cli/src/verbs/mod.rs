@@ -12,6 +12,9 @@ use crate::failure::{Failure, Outcome};
 use crate::output::human;
 
 pub(crate) mod attach;
+pub(crate) mod build;
+pub(crate) mod builder_du;
+pub(crate) mod builder_prune;
 pub(crate) mod commit;
 pub(crate) mod completion;
 pub(crate) mod config_show;

@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod builds;
 mod containers;
 mod cost;
 mod deaths;

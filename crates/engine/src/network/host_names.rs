@@ -292,7 +292,7 @@ impl Engine {
             let rows = network::endpoints_of(self.db(), &record.id)?;
             Ok(rows.iter().any(|row| !row.interface.is_empty()) && record.identity().alive())
         };
-        for record in record::live(self.db())? {
+        for record in record::live_records(self.db())? {
             if has_endpoint(&record)? {
                 return Ok(true);
             }

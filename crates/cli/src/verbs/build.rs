@@ -1,0 +1,659 @@
+//! Build an image from a Dockerfile.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use build::{Event, File, Options};
+
+use crate::context::{self, Context};
+use crate::failure::{Failure, Outcome};
+use crate::flags::Spec;
+use crate::output::clean;
+use crate::registry::Verb;
+use crate::values::number::parse_int;
+use crate::values::opts::{parse_extra_host, parse_ulimit};
+use crate::values::size::{parse_size, parse_swap};
+
+/// Options of the verb.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Add a line to /etc/hosts of the steps (host:ip)
+    #[arg(long, value_name = "list", value_parser = parse_extra_host)]
+    add_host: Vec<String>,
+    /// Value of an ARG
+    #[arg(long, value_name = "list")]
+    build_arg: Vec<String>,
+    /// Another context: name=directory or name=docker-image://image
+    #[arg(long, value_name = "list")]
+    build_context: Vec<String>,
+    /// Taken for what others built; the cache here is used in any case
+    #[arg(long, value_name = "strings")]
+    cache_from: Vec<String>,
+    /// Parent of the steps' cgroups
+    #[arg(long, value_name = "string", default_value = "")]
+    cgroup_parent: String,
+    /// Contexts are read where they are, there is nothing to compress
+    #[arg(long, hide = true)]
+    compress: bool,
+    /// Period of the processor limit of a step, µs
+    #[arg(long, value_name = "int", value_parser = parse_int)]
+    cpu_period: Option<i64>,
+    /// Processor time of a step in each period, µs
+    #[arg(long, value_name = "int", value_parser = parse_int)]
+    cpu_quota: Option<i64>,
+    /// Share of the processors against others
+    #[arg(long, short = 'c', value_name = "int", value_parser = parse_int)]
+    cpu_shares: Option<i64>,
+    /// Processors the steps may use (0-3, 0,1)
+    #[arg(long, value_name = "string", default_value = "")]
+    cpuset_cpus: String,
+    /// Memory nodes the steps may use (0-3, 0,1)
+    #[arg(long, value_name = "string", default_value = "")]
+    cpuset_mems: String,
+    /// Signatures are not checked
+    #[arg(long, default_value = "true", hide = true)]
+    disable_content_trust: bool,
+    /// The Dockerfile (default "PATH/Dockerfile")
+    #[arg(long, short = 'f', value_name = "string")]
+    file: Option<String>,
+    /// Remove containers after a failed build; it is always done
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    /// Write the image's ID to a file
+    #[arg(long, value_name = "string")]
+    iidfile: Option<String>,
+    /// Windows only: how steps are kept apart
+    #[arg(long, value_name = "string", default_value = "", hide = true)]
+    isolation: String,
+    /// Set a label of the image
+    #[arg(long, value_name = "list")]
+    label: Vec<String>,
+    /// Most memory of a step
+    #[arg(long, short = 'm', value_name = "bytes", value_parser = parse_size)]
+    memory: Option<i64>,
+    /// Memory and swap together of a step; -1 is no limit
+    #[arg(long, value_name = "bytes", value_parser = parse_swap)]
+    memory_swap: Option<i64>,
+    /// Write what is known of the image to a file
+    #[arg(long, value_name = "string")]
+    metadata_file: Option<String>,
+    /// Network of the steps
+    #[arg(long, value_name = "string")]
+    network: Option<String>,
+    /// Take nothing from the cache
+    #[arg(long)]
+    no_cache: bool,
+    /// Take nothing from the cache for these stages
+    #[arg(long, value_name = "list", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// Where the result goes: type=image, local, tar, docker or oci, dest=path; a path alone is local
+    #[arg(long, short = 'o', value_name = "list")]
+    output: Vec<String>,
+    /// Platform of the image (os/arch[/variant])
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
+    /// Print the plan and do nothing
+    #[arg(long)]
+    print_graph: bool,
+    /// How progress is shown: auto, plain, json, quiet
+    #[arg(long, value_name = "string", default_value = "auto")]
+    progress: String,
+    /// Fetch base images even if they are here
+    #[arg(long)]
+    pull: bool,
+    /// Print the image's ID alone
+    #[arg(long, short = 'q')]
+    quiet: bool,
+    /// Remove containers of steps; it is always done
+    #[arg(long, default_value = "true", hide = true)]
+    rm: bool,
+    /// A secret of the steps: id=name[,src=file|env=variable]
+    #[arg(long, value_name = "list")]
+    secret: Vec<String>,
+    /// Security options of the steps
+    #[arg(long, value_name = "strings")]
+    security_opt: Vec<String>,
+    /// Make one layer of all (not known to this version)
+    #[arg(long, hide = true)]
+    squash: bool,
+    /// Size of the steps' /dev/shm
+    #[arg(long, value_name = "bytes", value_parser = parse_size)]
+    shm_size: Option<i64>,
+    /// Name of the image (repository[:tag])
+    #[arg(long, short = 't', value_name = "list")]
+    tag: Vec<String>,
+    /// Build up to this stage
+    #[arg(long, value_name = "string")]
+    target: Option<String>,
+    /// Build twice without the cache, and fail at the first file that differs
+    #[arg(long)]
+    verify: bool,
+    /// Limit of the steps' processes
+    #[arg(long, value_name = "list", value_parser = parse_ulimit)]
+    ulimit: Vec<engine::types::Ulimit>,
+    #[arg(hide = true)]
+    args: Vec<String>,
+}
+
+impl Verb for Args {
+    const SPEC: Spec = Spec::new(
+        &[&["image", "build"], &["build"], &["builder", "build"]],
+        "[OPTIONS] PATH | -",
+        "Build an image from a Dockerfile",
+    )
+    .args(1, 1);
+
+    fn run(self, context: &Context) -> Outcome {
+        super::no_trust("build", self.disable_content_trust)?;
+        if !matches!(self.isolation.as_str(), "" | "default") {
+            let why = "how containers are kept apart can be chosen on Windows only";
+            return Err(Failure::new(1, format!("--isolation {}: {why}", self.isolation)).into());
+        }
+        if self.squash {
+            let why =
+                "layers are not merged by this version; COPY --from a stage into one from scratch";
+            return Err(Failure::new(1, format!("--squash: {why}")).into());
+        }
+        if !self.cache_from.is_empty() && !self.quiet {
+            context::note("WARNING: --cache-from: only the cache of this engine is used");
+        }
+        let engine = context.local()?;
+        let mut unpacked = None;
+        let (file, files) = self.input(&engine, &mut unpacked)?;
+        let mut options = Options::new(file, files);
+        self.fill(&mut options)?;
+        let outputs =
+            self.output.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let files_alone = |output: &Output| matches!(output.kind, Kind::Local | Kind::Tar);
+        options.image = outputs.is_empty() || !outputs.iter().all(files_alone);
+        if self.print_graph {
+            context::print(&build::plan(&options).map_err(shown)?.to_string())?;
+            return Ok(0);
+        }
+        let client = crate::registries::client(context, false)?;
+        let mut show = Show::new(&self.progress, self.quiet)?;
+        let build = if self.verify { build::verify::verify } else { build::build };
+        let built = build(&engine, Some(&client), &options, &mut show).map_err(shown)?;
+        for output in &outputs {
+            output.write(&engine, &built, &self.tag)?;
+        }
+        show.end(&built, &self.tag);
+        let Some(image) = &built.image else { return Ok(0) };
+        let id = image.id.to_string();
+        if let Some(path) = &self.iidfile {
+            write_file(path, &id)?;
+        }
+        if let Some(path) = &self.metadata_file {
+            let mut metadata = serde_json::Map::new();
+            metadata.insert("containerimage.config.digest".into(), id.clone().into());
+            if !self.tag.is_empty() {
+                let names: Vec<String> = image.references.iter().map(ToString::to_string).collect();
+                metadata.insert("image.name".into(), names.join(",").into());
+            }
+            write_file(path, &format!("{}\n", serde_json::to_string_pretty(&metadata)?))?;
+        }
+        let to_stdout =
+            outputs.iter().any(|output| output.path.is_none() && output.kind != Kind::Image);
+        if to_stdout {
+            return Ok(0);
+        }
+        if self.quiet || self.progress == "quiet" || self.tag.is_empty() {
+            context::println(&id)?;
+        }
+        Ok(0)
+    }
+}
+
+/// The build's error, all of its lines.
+fn shown(error: build::Error) -> anyhow::Error {
+    match error {
+        build::Error::Engine(error) => error.into(),
+        // As a shell says that a signal ended it.
+        build::Error::GivenUp => Failure::new(130, error.to_string()).into(),
+        other => Failure::new(1, other.to_string()).into(),
+    }
+}
+
+fn write_file(path: &str, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|e| Failure::new(1, format!("writing {path}: {e}")))
+}
+
+fn read_text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|e| {
+        let why = match e.kind() {
+            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+            _ => e.to_string(),
+        };
+        Failure::new(1, format!("failed to read dockerfile: open {}: {why}", path.display()))
+    })
+}
+
+impl Args {
+    /// The Dockerfile and the context that the arguments name.
+    fn input(
+        &self,
+        engine: &engine::Engine,
+        unpacked: &mut Option<build::upload::Unpacked>,
+    ) -> anyhow::Result<(File, build::Context)> {
+        let path = super::one(&self.args)?;
+        let remote = ["http://", "https://", "git://", "git@", "ssh://"];
+        if remote.iter().any(|scheme| path.starts_with(scheme)) {
+            let message = format!(
+                "{path}: contexts are not fetched by this version; clone it and give the directory"
+            );
+            return Err(Failure::new(1, message).into());
+        }
+        if path == "-" {
+            return self.from_stdin(engine, unpacked);
+        }
+        let directory = PathBuf::from(path);
+        if !directory.is_dir() {
+            let message = format!("unable to prepare context: path {path:?} not found");
+            return Err(Failure::new(1, message).into());
+        }
+        let files = build::Context::Directory(directory);
+        let file = match self.file.as_deref() {
+            None => File::InContext("Dockerfile".into()),
+            Some("-") => {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text)?;
+                File::Text { name: "Dockerfile".into(), text, ignore: None }
+            }
+            Some(name) => {
+                let path = PathBuf::from(name);
+                let text = read_text(&path)?;
+                let beside = PathBuf::from(format!("{name}.dockerignore"));
+                let ignore = if beside.is_file() { Some(read_text(&beside)?) } else { None };
+                File::Text { name: name.to_owned(), text, ignore }
+            }
+        };
+        Ok((file, files))
+    }
+
+    /// Standard input is a Dockerfile, or the archive of a context.
+    fn from_stdin(
+        &self,
+        engine: &engine::Engine,
+        unpacked: &mut Option<build::upload::Unpacked>,
+    ) -> anyhow::Result<(File, build::Context)> {
+        let mut stdin = std::io::stdin().lock();
+        let mut start = Vec::new();
+        Read::by_ref(&mut stdin).take(512).read_to_end(&mut start)?;
+        if build::upload::is_archive(&start) {
+            let mut whole = std::io::Cursor::new(start).chain(stdin);
+            let context = unpacked.insert(build::upload::Unpacked::new(engine, &mut whole)?);
+            let name = self.file.clone().unwrap_or_else(|| "Dockerfile".into());
+            let files = build::Context::Directory(context.path().to_owned());
+            return Ok((File::InContext(name), files));
+        }
+        if self.file.is_some() {
+            let message = "-f needs a context: standard input is a Dockerfile itself";
+            return Err(Failure::new(1, message).into());
+        }
+        const MOST: u64 = 8 << 20;
+        stdin.take(MOST).read_to_end(&mut start)?;
+        let text = String::from_utf8(start).map_err(|_| {
+            Failure::new(1, "standard input is neither a Dockerfile nor an archive")
+        })?;
+        Ok((File::Text { name: "Dockerfile".into(), text, ignore: None }, build::Context::Empty))
+    }
+
+    fn fill(&self, options: &mut Options) -> anyhow::Result<()> {
+        for text in &self.build_arg {
+            match text.split_once('=') {
+                Some((name, value)) => {
+                    options.build_args.insert(name.to_owned(), value.to_owned());
+                }
+                // A name alone takes the value from the environment, if there is one.
+                None => {
+                    if let Ok(value) = std::env::var(text) {
+                        options.build_args.insert(text.clone(), value);
+                    }
+                }
+            }
+        }
+        for text in &self.build_context {
+            let (name, value) =
+                text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(|| {
+                    Failure::new(1, format!("invalid context value: {text}, expected key=value"))
+                })?;
+            if !value.contains("://") && !Path::new(value).is_dir() {
+                let message =
+                    format!("failed to get build context {name}: {value} is no directory");
+                return Err(Failure::new(1, message).into());
+            }
+            if value.contains("://") && !value.starts_with("docker-image://") {
+                let message =
+                    format!("--build-context {text}: give a directory or docker-image://name");
+                return Err(Failure::new(1, message).into());
+            }
+            options.named_contexts.insert(name.to_lowercase(), value.to_owned());
+        }
+        for text in &self.label {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            options.labels.insert(name.to_owned(), value.to_owned());
+        }
+        options.secrets = secrets(&self.secret)?;
+        options.tags.clone_from(&self.tag);
+        options.target.clone_from(&self.target);
+        options.platform = self.platform.clone().filter(|text| !text.is_empty());
+        options.no_cache = self.no_cache;
+        options.no_cache_filter.clone_from(&self.no_cache_filter);
+        options.pull = self.pull;
+        options.network.clone_from(&self.network);
+        options.add_hosts.clone_from(&self.add_host);
+        options.shm_size = self.shm_size.unwrap_or(0);
+        options.memory = self.memory.unwrap_or(0);
+        options.memory_swap = self.memory_swap.unwrap_or(0);
+        options.cpu_shares = self.cpu_shares.unwrap_or(0);
+        options.cpu_period = self.cpu_period.unwrap_or(0);
+        options.cpu_quota = self.cpu_quota.unwrap_or(0);
+        options.cpuset_cpus.clone_from(&self.cpuset_cpus);
+        options.cpuset_mems.clone_from(&self.cpuset_mems);
+        options.security_opt.clone_from(&self.security_opt);
+        options.cgroup_parent.clone_from(&self.cgroup_parent);
+        options.ulimits.clone_from(&self.ulimit);
+        let epoch = options.build_args.get("SOURCE_DATE_EPOCH").cloned();
+        let epoch =
+            epoch.or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok()).filter(|e| !e.is_empty());
+        options.source_date_epoch = match epoch {
+            Some(text) => Some(text.trim().parse().ok().filter(|n| *n >= 0).ok_or_else(|| {
+                Failure::new(1, format!("SOURCE_DATE_EPOCH={text}: expected seconds since 1970"))
+            })?),
+            None => None,
+        };
+        Ok(())
+    }
+}
+
+/// Where a result goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Into the store.
+    Image,
+    /// Files into a directory.
+    Local,
+    /// Files as an archive.
+    Tar,
+    /// As of `save`.
+    Docker,
+    /// An OCI image layout.
+    Oci,
+}
+
+/// One `--output`.
+#[derive(Debug)]
+struct Output {
+    kind: Kind,
+    /// None is standard output.
+    path: Option<PathBuf>,
+}
+
+impl Output {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let bad = |why: &str| Failure::new(1, format!("--output {text}: {why}"));
+        if text == "-" {
+            return Ok(Self { kind: Kind::Tar, path: None });
+        }
+        if !text.contains('=') {
+            return Ok(Self { kind: Kind::Local, path: Some(text.into()) });
+        }
+        let (mut kind, mut path) = (None, None);
+        for field in crate::values::mount::csv(text).map_err(|why| bad(&why))? {
+            match field.split_once('=') {
+                Some(("type", value)) => {
+                    kind = Some(match value {
+                        "image" => Kind::Image,
+                        "local" => Kind::Local,
+                        "tar" => Kind::Tar,
+                        "docker" => Kind::Docker,
+                        "oci" => Kind::Oci,
+                        _ => return Err(bad("the type is image, local, tar, docker or oci")),
+                    });
+                }
+                Some(("dest" | "destination", value)) => path = Some(value.to_owned()),
+                _ => return Err(bad("expected type=…[,dest=…]")),
+            }
+        }
+        let kind = kind.ok_or_else(|| bad("type is missing"))?;
+        let path = path.filter(|path| path != "-").map(PathBuf::from);
+        match (kind, &path) {
+            (Kind::Local, None) => Err(bad("dest is missing")),
+            // Without a file it is for the engine, which has it already.
+            (Kind::Docker, None) => Ok(Self { kind: Kind::Image, path }),
+            _ => Ok(Self { kind, path }),
+        }
+    }
+
+    fn write(
+        &self,
+        engine: &engine::Engine,
+        built: &build::Built,
+        tags: &[String],
+    ) -> anyhow::Result<()> {
+        let format = match self.kind {
+            Kind::Image => return Ok(()),
+            Kind::Local => {
+                let path = self.path.clone().unwrap_or_default();
+                return build::output::local(engine, &built.layers, &path).map_err(shown);
+            }
+            Kind::Docker => Some(engine::ArchiveFormat::Docker),
+            Kind::Oci => Some(engine::ArchiveFormat::OciLayout),
+            Kind::Tar => None,
+        };
+        let mut out: Box<dyn Write> = match &self.path {
+            None if std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
+                let why = "an archive is not for a terminal; give dest= or redirect";
+                return Err(Failure::new(1, format!("--output: {why}")).into());
+            }
+            None => Box::new(context::out()),
+            Some(path) => {
+                let file = std::fs::File::create(path)
+                    .map_err(|e| Failure::new(1, format!("writing {}: {e}", path.display())))?;
+                Box::new(std::io::BufWriter::new(file))
+            }
+        };
+        match (format, &built.image) {
+            (Some(format), Some(image)) => {
+                let names =
+                    if tags.is_empty() { vec![image.id.to_string()] } else { tags.to_vec() };
+                engine.save(&names, format, &mut out)?;
+            }
+            _ => build::output::tar(engine, &built.layers, &mut out).map_err(shown)?,
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+/// Reads `--secret`.
+fn secrets(list: &[String]) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    let mut secrets = BTreeMap::new();
+    for text in list {
+        let bad = |why: &str| Failure::new(1, format!("--secret {text}: {why}"));
+        let (mut id, mut source, mut env) = (None, None, None);
+        for field in crate::values::mount::csv(text).map_err(|why| bad(&why))? {
+            match field.split_once('=') {
+                Some(("id", value)) => id = Some(value.to_owned()),
+                Some(("src" | "source", value)) => source = Some(value.to_owned()),
+                Some(("env", value)) => env = Some(value.to_owned()),
+                Some(("type", "file" | "env")) => {}
+                _ => return Err(bad("expected id=name[,src=file|env=variable]")),
+            }
+        }
+        let id = id.ok_or_else(|| bad("id is missing"))?;
+        let content = match (source, env) {
+            (Some(path), _) => {
+                std::fs::read(&path).map_err(|e| bad(&format!("reading {path}: {e}")))?
+            }
+            (None, env) => {
+                let name = env.unwrap_or_else(|| id.clone());
+                std::env::var(&name)
+                    .map_err(|_| bad(&format!("the variable {name} is not set")))?
+                    .into_bytes()
+            }
+        };
+        secrets.insert(id, content);
+    }
+    Ok(secrets)
+}
+
+/// What asks us to end: SIGINT, SIGTERM, SIGHUP.
+const SIGNALS: [i32; 3] = [2, 15, 1];
+
+/// Shows what happens, on standard error.
+struct Show {
+    json: bool,
+    quiet: bool,
+    /// The line that each step has begun.
+    open: BTreeMap<usize, Vec<u8>>,
+    /// Layers that were reported as fetched.
+    fetched: Vec<String>,
+    /// Signals that came while a command ran.
+    signals: Option<OwnedFd>,
+}
+
+impl Show {
+    fn new(progress: &str, quiet: bool) -> Result<Self, Failure> {
+        if !["auto", "plain", "json", "quiet", "tty"].contains(&progress) {
+            return Err(Failure::new(
+                1,
+                format!("invalid progress mode {progress:?}: it is auto, plain, json or quiet"),
+            ));
+        }
+        let quiet = quiet || progress == "quiet";
+        Ok(Self {
+            json: progress == "json",
+            quiet,
+            open: BTreeMap::new(),
+            fetched: Vec::new(),
+            signals: None,
+        })
+    }
+
+    fn line(&self, text: &str) {
+        context::note(text);
+    }
+
+    fn output(&mut self, step: usize, bytes: &[u8], at: f64) {
+        let mut done = Vec::new();
+        let open = self.open.entry(step).or_default();
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            open.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || open.len() > 64 << 10 {
+                done.push(std::mem::take(open));
+            }
+        }
+        for line in done {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            self.line(&format!(
+                "#{step} {at:.3} {}",
+                clean::text(line.trim_end_matches(['\n', '\r']))
+            ));
+        }
+    }
+
+    fn close(&mut self, step: usize) {
+        if let Some(rest) = self.open.remove(&step).filter(|rest| !rest.is_empty()) {
+            let text = String::from_utf8_lossy(&rest).into_owned();
+            self.line(&format!("#{step} {}", clean::text(&text)));
+        }
+    }
+
+    fn plain(&mut self, event: Event) {
+        match event {
+            Event::Begin { step, title } => {
+                if step > 1 {
+                    self.line("");
+                }
+                self.line(&format!("#{step} {title}"));
+            }
+            Event::Cached { step } => self.line(&format!("#{step} CACHED")),
+            Event::Done { step, took } => {
+                self.close(step);
+                self.line(&format!("#{step} DONE {:.1}s", took.as_secs_f64()));
+            }
+            Event::Failed { step, took } => {
+                self.close(step);
+                self.line(&format!("#{step} ERROR after {:.1}s", took.as_secs_f64()));
+            }
+            Event::Output { step, bytes, at, .. } => self.output(step, &bytes, at.as_secs_f64()),
+            Event::Fetch { step, message } => {
+                let id = message.id.unwrap_or_default();
+                let line = format!("{id} {}", message.status);
+                // Each layer once for each thing that happens to it.
+                if !self.fetched.contains(&line) {
+                    self.line(&format!("#{step} {}", line.trim()));
+                    self.fetched.push(line);
+                }
+            }
+            Event::Warning(text) => self.line(&format!("WARNING: {text}")),
+        }
+    }
+
+    fn end(&mut self, built: &build::Built, tags: &[String]) {
+        if self.quiet || self.json {
+            return;
+        }
+        self.line("");
+        self.line(&format!("{} steps done, {} from the cache", built.done, built.cached));
+        let Some(image) = &built.image else { return };
+        self.line(&format!("image {}", image.id));
+        for tag in tags {
+            self.line(&format!("named {tag}"));
+        }
+    }
+}
+
+fn as_json(event: Event) -> serde_json::Value {
+    use serde_json::json;
+    match event {
+        Event::Begin { step, title } => json!({"step": step, "status": "begin", "title": title}),
+        Event::Cached { step } => json!({"step": step, "status": "cached"}),
+        Event::Done { step, took } => {
+            json!({"step": step, "status": "done", "seconds": took.as_secs_f64()})
+        }
+        Event::Failed { step, took } => {
+            json!({"step": step, "status": "failed", "seconds": took.as_secs_f64()})
+        }
+        Event::Output { step, error, bytes, at } => json!({
+            "step": step,
+            "status": "output",
+            "stream": if error { "stderr" } else { "stdout" },
+            "text": String::from_utf8_lossy(&bytes),
+            "seconds": at.as_secs_f64(),
+        }),
+        Event::Fetch { step, message } => json!({"step": step, "status": "fetch", "pull": message}),
+        Event::Warning(text) => json!({"status": "warning", "text": text}),
+    }
+}
+
+impl build::Progress for Show {
+    fn event(&mut self, event: Event) {
+        if self.quiet {
+            return;
+        }
+        if self.json {
+            let _ = writeln!(std::io::stderr().lock(), "{}", as_json(event));
+            return;
+        }
+        self.plain(event);
+    }
+
+    fn begin_command(&mut self) -> Option<OwnedFd> {
+        // Until its container is gone a signal ends the command first, and then us.
+        let watch = sys::signal::block_and_watch(&SIGNALS).ok()?;
+        self.signals = watch.try_clone().ok();
+        Some(watch)
+    }
+
+    fn end_command(&mut self) {
+        // What was heard has had its effect: the build is given up.
+        if let Some(signals) = self.signals.take() {
+            while matches!(sys::signal::next(signals.as_fd()), Ok(Some(_))) {}
+        }
+        let _ = sys::signal::unblock(&SIGNALS);
+    }
+}
