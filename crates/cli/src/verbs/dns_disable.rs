@@ -18,7 +18,7 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Outcome {
         let _ = &self.args;
-        let changed = context.engine()?.disable_host_names()?;
+        let changed = context.local()?.disable_host_names()?;
         context::println(if changed { "disabled" } else { "was not enabled" })?;
         Ok(0)
     }

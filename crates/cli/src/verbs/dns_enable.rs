@@ -31,7 +31,7 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Outcome {
         let _ = &self.args;
         let request = HostNamesRequest { address: self.address, domain: self.domain };
-        print(&context.engine()?.enable_host_names(&request)?)?;
+        print(&context.local()?.enable_host_names(&request)?)?;
         Ok(0)
     }
 }

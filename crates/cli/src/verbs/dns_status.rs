@@ -21,7 +21,7 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Outcome {
         let _ = &self.args;
-        print(&context.engine()?.host_names()?)?;
+        print(&context.local()?.host_names()?)?;
         Ok(0)
     }
 }
