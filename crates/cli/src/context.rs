@@ -45,6 +45,25 @@ pub(crate) struct Globals {
     pub(crate) tlskey: Option<PathBuf>,
 }
 
+/// Opens an engine, here or elsewhere.
+#[derive(Debug)]
+pub(crate) enum Opener {
+    Local(Box<EngineOptions>),
+    Remote(Box<Target>),
+}
+
+impl Opener {
+    pub(crate) fn open(&self) -> engine::Result<Door> {
+        Ok(match self {
+            Self::Local(options) => Door::Local(Box::new(Engine::open((**options).clone())?)),
+            Self::Remote(target) => {
+                let Target { host, tls } = (**target).clone();
+                Door::Remote(Rc::new(Remote::new(host, tls)))
+            }
+        })
+    }
+}
+
 /// What every verb gets.
 pub(crate) struct Context {
     /// `wherry` or `docker`.
@@ -86,9 +105,14 @@ impl Context {
 
     /// Opens the engine that is meant: this machine's, or one elsewhere.
     pub(crate) fn engine(&self) -> anyhow::Result<Door> {
+        Ok(self.opener()?.open()?)
+    }
+
+    /// What opens it, for threads that each need one of their own.
+    pub(crate) fn opener(&self) -> anyhow::Result<Opener> {
         Ok(match target::of(&self.globals)? {
-            None => Door::Local(Box::new(Engine::open(self.engine_options()?)?)),
-            Some(Target { host, tls }) => Door::Remote(Rc::new(Remote::new(host, tls))),
+            None => Opener::Local(Box::new(self.engine_options()?)),
+            Some(target) => Opener::Remote(Box::new(target)),
         })
     }
 

@@ -16,6 +16,7 @@ mod client_tests;
 mod complete;
 mod context;
 mod door;
+mod each;
 mod failure;
 mod flags;
 mod helpers;

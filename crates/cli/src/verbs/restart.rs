@@ -1,7 +1,8 @@
 //! Stop containers and start them again.
 
-use crate::context::{self, Context};
-use crate::failure::{Outcome, all_or_one};
+use crate::context::Context;
+use crate::each::{Verdict, each};
+use crate::failure::Outcome;
 use crate::flags::Spec;
 use crate::registry::Verb;
 use crate::values::number::parse_int;
@@ -28,17 +29,11 @@ impl Verb for Args {
     .at_least(1);
 
     fn run(self, context: &Context) -> Outcome {
-        let engine = context.engine()?;
-        let mut failed = false;
-        for name in &self.args {
-            match engine.restart(name, self.signal.as_deref(), self.timeout) {
-                Ok(()) => context::println(name)?,
-                Err(error) => {
-                    failed = true;
-                    context.complain(&error.into());
-                }
-            }
-        }
-        all_or_one(failed)
+        each(
+            context,
+            &self.args,
+            |engine, name| engine.restart(name, self.signal.as_deref(), self.timeout),
+            |_| Verdict::Failed,
+        )
     }
 }

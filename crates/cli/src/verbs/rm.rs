@@ -3,9 +3,10 @@
 use engine::ErrorKind;
 use engine::RemoveOptions;
 
-use crate::context::{self, Context};
+use crate::context::Context;
+use crate::each::{Verdict, each};
 use crate::failure::Failure;
-use crate::failure::{Outcome, all_or_one};
+use crate::failure::Outcome;
 use crate::flags::Spec;
 use crate::registry::Verb;
 
@@ -42,21 +43,15 @@ impl Verb for Args {
             .into());
         }
         let options = RemoveOptions { force: self.force, volumes: self.volumes };
-        let engine = context.engine()?;
-        let mut failed = false;
-        for name in &self.args {
-            match engine.remove(name, options) {
-                Ok(()) => context::println(name)?,
+        each(
+            context,
+            &self.args,
+            |engine, name| engine.remove(name, options),
+            |error| match error.kind {
                 // Docker: with --force, what is not there needs no removing.
-                Err(error) if self.force && error.kind == ErrorKind::NotFound => {
-                    context.complain(&error.into());
-                }
-                Err(error) => {
-                    failed = true;
-                    context.complain(&error.into());
-                }
-            }
-        }
-        all_or_one(failed)
+                ErrorKind::NotFound if self.force => Verdict::Told,
+                _ => Verdict::Failed,
+            },
+        )
     }
 }

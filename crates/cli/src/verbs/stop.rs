@@ -1,7 +1,8 @@
 //! Stop running containers.
 
-use crate::context::{self, Context};
-use crate::failure::{Outcome, all_or_one};
+use crate::context::Context;
+use crate::each::{Verdict, each};
+use crate::failure::Outcome;
 use crate::flags::Spec;
 use crate::registry::Verb;
 use crate::values::number::parse_int;
@@ -28,21 +29,15 @@ impl Verb for Args {
     .at_least(1);
 
     fn run(self, context: &Context) -> Outcome {
-        let engine = context.engine()?;
-        let mut failed = false;
-        for name in &self.args {
-            match engine.stop(name, self.signal.as_deref(), self.timeout) {
-                Ok(()) => context::println(name)?,
+        each(
+            context,
+            &self.args,
+            |engine, name| engine.stop(name, self.signal.as_deref(), self.timeout),
+            |error| match error.kind {
                 // Stopping what is stopped is no mistake.
-                Err(error) if error.kind == engine::ErrorKind::NotModified => {
-                    context::println(name)?;
-                }
-                Err(error) => {
-                    failed = true;
-                    context.complain(&error.into());
-                }
-            }
-        }
-        all_or_one(failed)
+                engine::ErrorKind::NotModified => Verdict::Done,
+                _ => Verdict::Failed,
+            },
+        )
     }
 }
