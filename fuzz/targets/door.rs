@@ -37,7 +37,7 @@ static DOOR: LazyLock<Exchange> = LazyLock::new(|| {
 });
 
 /// The first line is what follows the resource in the path, its first byte the method; the rest is the body.
-pub fn ask(resources: &[&str], raw: &[u8]) {
+pub(crate) fn ask(resources: &[&str], raw: &[u8]) {
     let Some((choice, rest)) = raw.split_first() else { return };
     let end = rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
     let (line, body) = rest.split_at(end);

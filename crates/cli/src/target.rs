@@ -374,7 +374,7 @@ mod tests {
         let contexts = Contexts { directory: dir.clone() };
         contexts.put(&meta).unwrap();
         contexts.put_tls("a1", &[("ca.pem".into(), b"x".to_vec())]).unwrap();
-        assert_eq!(contexts.all().unwrap(), [meta.clone()]);
+        assert_eq!(contexts.all().unwrap(), std::slice::from_ref(&meta));
         assert_eq!(contexts.tls_files("a1"), [("ca.pem".to_owned(), b"x".to_vec())]);
         assert!(contexts.target("a1").unwrap().tls.is_some());
         contexts.remove("a1").unwrap();

@@ -238,7 +238,9 @@ fn what_is_not_here_says_so() {
     for (args, code, why) in [
         (&["buildx", "ls"][..], 1, "builders are not managed"),
         (&["network", "nope"], 1, "unknown command"),
-        (&["-H", "tcp://a:1", "ps"], 125, "engines on other machines"),
+        (&["-H", "unix:///nonexistent/sock", "ps"], 1, "Cannot connect to the Docker daemon"),
+        (&["-H", "nonsense", "ps"], 1, "unable to parse docker host"),
+        (&["--context", "nosuch", "ps"], 1, "context not found"),
         (&["run", "--gpus", "all", "x"], 125, "--gpus"),
         (&["run", "--cpu-count", "2", "x"], 125, "Windows"),
         (&["run", "--ip", "1.2.3", "x"], 125, "invalid IPv4 address"),
