@@ -246,7 +246,7 @@ impl Args {
             return Err(Failure::new(1, message).into());
         }
         if path == "-" {
-            return self.from_stdin(engine, unpacked);
+            return self.standard_input(engine, unpacked);
         }
         let directory = PathBuf::from(path);
         if !directory.is_dir() {
@@ -273,7 +273,7 @@ impl Args {
     }
 
     /// Standard input is a Dockerfile, or the archive of a context.
-    fn from_stdin(
+    fn standard_input(
         &self,
         engine: &engine::Engine,
         unpacked: &mut Option<build::upload::Unpacked>,
