@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Parent of the steps' cgroups
     #[arg(long, value_name = "string", default_value = "")]
     cgroup_parent: String,
+    /// Say what in the Dockerfile is probably not meant, and build nothing
+    #[arg(long)]
+    check: bool,
     /// Contexts are read where they are, there is nothing to compress
     #[arg(long, hide = true)]
     compress: bool,
@@ -168,6 +171,9 @@ impl Verb for Args {
             self.output.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let files_alone = |output: &Output| matches!(output.kind, Kind::Local | Kind::Tar);
         options.image = outputs.is_empty() || !outputs.iter().all(files_alone);
+        if self.check {
+            return check(&build::plan(&options).map_err(shown)?.file);
+        }
         if self.print_graph {
             context::print(&build::plan(&options).map_err(shown)?.to_string())?;
             return Ok(0);
@@ -204,6 +210,22 @@ impl Verb for Args {
         }
         Ok(0)
     }
+}
+
+/// Prints what is probably not meant; 1 if the file says that it is an error.
+fn check(file: &build::language::file::Dockerfile) -> Outcome {
+    let found = build::language::check::check(file);
+    for finding in &found {
+        let shown = file.diagnose(finding.problem.clone());
+        context::println(&format!("WARNING: {}\n{shown}\n", finding.rule))?;
+    }
+    let count = match found.len() {
+        0 => "Check complete, no warnings found.".to_owned(),
+        1 => "Check complete, 1 warning has been found!".to_owned(),
+        n => format!("Check complete, {n} warnings have been found!"),
+    };
+    context::println(&count)?;
+    Ok(u8::from(!found.is_empty() && build::language::check::is_error(file)))
 }
 
 /// The build's error, all of its lines.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{Engine, text, until};
@@ -20,7 +20,7 @@ fn context(e: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
 
 /// Builds without a network; what it reported.
 #[track_caller]
-fn build(e: &Engine, dir: &PathBuf, more: &[&str]) -> String {
+fn build(e: &Engine, dir: &Path, more: &[&str]) -> String {
     let mut args = vec!["build", "--network", "none"];
     args.extend(more);
     args.push(dir.to_str().unwrap());
@@ -30,7 +30,7 @@ fn build(e: &Engine, dir: &PathBuf, more: &[&str]) -> String {
 }
 
 #[track_caller]
-fn build_fails(e: &Engine, dir: &PathBuf, more: &[&str]) -> String {
+fn build_fails(e: &Engine, dir: &Path, more: &[&str]) -> String {
     let mut args = vec!["build", "--network", "none"];
     args.extend(more);
     args.push(dir.to_str().unwrap());
@@ -174,6 +174,15 @@ fn mistakes_are_shown_with_their_lines() {
         let said = build_fails(&e, &dir, &[]);
         assert!(said.contains(message) && said.contains(more), "{file}\n{said}");
     }
+    // What is no mistake can be asked for.
+    fs::write(dir.join("Dockerfile"), "# check=error=true\nFROM bb as One\nCMD x\n").unwrap();
+    let output = e.run(["build", "--check", dir.to_str().unwrap()]);
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("WARNING: JSONArgsRecommended\nDockerfile:3:") && said.contains("3 warnings"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(1));
     assert!(build_fails(&e, &dir, &["-f", "/nosuch"]).contains("no such file"));
     fs::write(dir.join("Dockerfile"), "FROM bb AS one\n").unwrap();
     assert!(build_fails(&e, &dir, &["--target", "onee"]).contains("did you mean one?"));
@@ -208,7 +217,7 @@ fn a_context_shows_nothing_of_what_is_outside() {
         COPY in /dangling/\nRUN cat /tmp/real /gone/real\n";
     fs::write(dir.join("Dockerfile"), file).unwrap();
     build(&e, &dir, &["-t", "y"]);
-    assert!(!std::path::Path::new("/tmp/real").exists());
+    assert!(!Path::new("/tmp/real").exists());
     e.finish();
 }
 
