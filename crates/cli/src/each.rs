@@ -59,7 +59,9 @@ pub(crate) fn each(
                     let Some(name) = names.get(at) else { return };
                     let result = match &door {
                         Ok(door) => act(door, name),
-                        Err(error) => Err(engine::Error::system("opening the engine", error.to_string())),
+                        Err(error) => {
+                            Err(engine::Error::system("opening the engine", error.to_string()))
+                        }
                     };
                     if send.send((at, result)).is_err() {
                         return;

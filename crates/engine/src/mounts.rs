@@ -180,6 +180,13 @@ fn long_form(mount: &Mount) -> Result<PlannedMount> {
             if mount.bind_options.is_some() {
                 return Err(invalid("field BindOptions must not be specified".into()));
             }
+            let part = mount.volume_options.as_ref().map_or("", |v| v.subpath.as_str());
+            let leads_out = |c| !matches!(c, Component::Normal(_) | Component::CurDir);
+            if Path::new(part).components().any(leads_out) {
+                return Err(invalid(format!(
+                    "subpath {part:?} must be a relative path within the volume"
+                )));
+            }
             if !mount.source.is_empty() && !is_volume_name(&mount.source) {
                 return Err(invalid(format!(
                     "\"{}\" includes invalid characters for a local volume name, only \

@@ -60,16 +60,10 @@ impl Engine {
             let mount = &planned.mount;
             let bind = mount.bind_options.as_ref();
             let from = match mount.r#type.as_str() {
-                "volume" => {
-                    let sub = mount.volume_options.as_ref().map_or("", |v| v.subpath.as_str());
-                    match self.special_volume(planned)? {
-                        Some(fd) => Origin::Mount(fd),
-                        None => {
-                            let top = self.store().volume(&mount.source)?.mountpoint;
-                            Origin::Path(top.join(sub.trim_start_matches('/')))
-                        }
-                    }
-                }
+                "volume" => match self.special_volume(planned)? {
+                    Some(fd) => Origin::Mount(fd),
+                    None => Origin::Path(self.store().volume(&mount.source)?.mountpoint),
+                },
                 "bind" => Origin::Path(mount.source.clone().into()),
                 _ => continue,
             };

@@ -536,8 +536,8 @@ fn user_mount(planned: &PlannedMount, facts: &Facts<'_>) -> Result<Value> {
                 let path = facts.volumes.get(&mount.source).ok_or_else(|| {
                     Error::invalid(format!("get {}: no such volume", mount.source))
                 })?;
-                let sub = mount.volume_options.as_ref().map_or("", |v| v.subpath.as_str());
-                (path.join(sub.trim_start_matches('/')), true)
+                // A part of it comes as a descriptor.
+                (path.clone(), true)
             } else {
                 let recursive = !mount.bind_options.as_ref().is_some_and(|b| b.non_recursive);
                 (mount.source.clone().into(), recursive)

@@ -452,7 +452,15 @@ impl Engine {
         )?;
         let filtered =
             security.seccomp != Some(None) && !(host.privileged && security.seccomp.is_none());
-        if filtered && self.foreign_runtime(record)?.is_some() {
+        let part_of_volume = |m: &PlannedMount| {
+            m.mount.volume_options.as_ref().is_some_and(|v| !v.subpath.is_empty())
+        };
+        if foreign && definition.mounts.iter().any(part_of_volume) {
+            return Err(Error::invalid(
+                "volume-subpath is not possible with another runtime: mount the whole volume",
+            ));
+        }
+        if filtered && foreign {
             // Ours gets the compiled filter beside the specification.
             let profile = security.seccomp.as_ref().and_then(Option::as_deref);
             let bounding = spec::capabilities(host)?;
@@ -483,13 +491,33 @@ impl Engine {
         Ok((plan, given))
     }
 
-    /// A volume whose driver options make it something else than a directory, mounted.
+    /// A volume whose driver options make it something else than a directory, or of which only a part is
+    /// wanted, mounted. Links in that part's path lead nowhere out of the volume: containers make them.
     pub(crate) fn special_volume(&self, planned: &PlannedMount) -> Result<Option<OwnedFd>> {
         let name = &planned.mount.source;
-        if self.store().volume(name)?.options.is_empty() {
-            return Ok(None);
-        }
-        let fd = self.store().volume_mount(name)?;
+        let volume = self.store().volume(name)?;
+        let part = planned.mount.volume_options.as_ref().map_or("", |v| v.subpath.as_str());
+        let failed = |e| errno(format!("cannot access {part:?} in the volume {name}"), e);
+        let fd = match (volume.options.is_empty(), part.is_empty()) {
+            (true, true) => return Ok(None),
+            (true, false) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                rustix::fs::open(&volume.mountpoint, flags, Mode::empty()).map_err(failed)?
+            }
+            (false, _) => self.store().volume_mount(name)?,
+        };
+        let fd = if part.is_empty() {
+            fd
+        } else {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let found = rustix::fs::openat2(&fd, part, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+                .map_err(failed)?;
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH
+                | OpenTreeFlags::AT_RECURSIVE;
+            rustix::mount::open_tree(&found, "", flags).map_err(failed)?
+        };
         if planned.mount.read_only {
             let change = sys::mount::Change { set: sys::mount::RDONLY, ..Default::default() };
             sys::mount::setattr(fd.as_fd(), change, true)

@@ -141,3 +141,33 @@ fn a_link_in_the_image_does_not_lead_a_mount_out() {
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
     e.finish();
 }
+
+/// A part of a volume, and nothing outside of it, whatever links a container has made there.
+#[test]
+fn a_part_of_a_volume_stays_in_it() {
+    let e = Engine::new();
+    e.ok([
+        "run",
+        "--rm",
+        "-v",
+        "v:/v",
+        "bb",
+        "sh",
+        "-c",
+        "mkdir -p /v/a/b; echo x >/v/a/b/f; ln -s /etc /v/out; ln -s a /v/in",
+    ]);
+    let part = |sub: &str| format!("src=vol,dst=/p,volume-subpath={sub}");
+    assert_eq!(e.ok(["run", "--rm", "--mount", &part("a/b"), "bb", "cat", "/p/f"]), "x");
+    assert_eq!(e.ok(["run", "--rm", "--mount", &part("in/b"), "bb", "ls", "/p"]), "f");
+    for (sub, why) in
+        [("../..", "relative path"), ("/etc", "relative path"), ("none", "none"), ("out", "out")]
+    {
+        let error = e.fails(125, ["run", "--rm", "--mount", &part(sub), "bb", "ls", "/p"]);
+        assert!(error.contains(why), "{sub}: {error}");
+    }
+    let read_only = format!("{},readonly", part("a"));
+    e.fails(1, ["run", "--rm", "--mount", &read_only, "bb", "touch", "/p/x"]);
+    let id = e.ok(["create", "--mount", &part("a/b"), "bb", "true"]);
+    e.ok(["cp", &format!("{id}:/p/f"), "-"]);
+    e.finish();
+}
