@@ -186,7 +186,7 @@ fn a_database_without_networks_is_taken_over() {
         .db()
         .connection()
         .execute_batch(
-            "DROP TABLE addresses; DROP TABLE subnets; DROP TABLE networks; DROP TABLE endpoints; \
+            "DROP TABLE build_cache; DROP TABLE addresses; DROP TABLE subnets; DROP TABLE networks; DROP TABLE endpoints; \
              DROP TABLE ports; DROP TABLE starts; PRAGMA user_version = 2; \
              INSERT INTO containers(id, name, created_ns, state, config) \
              VALUES ('old', 'old', 0, 'exited', x'7b7d');",
