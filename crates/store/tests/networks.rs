@@ -197,7 +197,7 @@ fn a_database_without_networks_is_taken_over() {
     make(&store, "n", &["10.1.0.0/24"]);
     let db = store.db().connection();
     let version: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).unwrap();
-    assert_eq!(version, 3);
+    assert_eq!(version, 4);
     let old: i64 = db.query_row("SELECT count(*) FROM containers", [], |r| r.get(0)).unwrap();
     assert_eq!(old, 1);
     assert!(network::endpoints_of(db, "old").unwrap().is_empty());
