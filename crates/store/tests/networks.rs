@@ -186,7 +186,7 @@ fn a_database_without_networks_is_taken_over() {
         .db()
         .connection()
         .execute_batch(
-            "DROP TABLE addresses; DROP TABLE subnets; DROP TABLE networks; DROP TABLE endpoints; \
+            "DROP TABLE build_cache; DROP TABLE addresses; DROP TABLE subnets; DROP TABLE networks; DROP TABLE endpoints; \
              DROP TABLE ports; DROP TABLE starts; PRAGMA user_version = 2; \
              INSERT INTO containers(id, name, created_ns, state, config) \
              VALUES ('old', 'old', 0, 'exited', x'7b7d');",
@@ -197,7 +197,7 @@ fn a_database_without_networks_is_taken_over() {
     make(&store, "n", &["10.1.0.0/24"]);
     let db = store.db().connection();
     let version: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).unwrap();
-    assert_eq!(version, 3);
+    assert_eq!(version, 4);
     let old: i64 = db.query_row("SELECT count(*) FROM containers", [], |r| r.get(0)).unwrap();
     assert_eq!(old, 1);
     assert!(network::endpoints_of(db, "old").unwrap().is_empty());
