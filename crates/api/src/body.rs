@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use engine::Engine;
@@ -21,6 +23,8 @@ use crate::work::Work;
 const PIECES: usize = 8;
 /// Bytes of a piece, unless flushed before.
 const PIECE: usize = 64 << 10;
+/// How often a client is asked whether it is still there, see [`Writer::watch`].
+const ASKED_EVERY: Duration = Duration::from_secs(1);
 
 /// What comes through the channel.
 enum Piece {
@@ -46,11 +50,38 @@ impl Writer {
         self.send.blocking_send(Piece::Data(bytes)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    /// One JSON document on a line of its own, sent at once.
+    /// One JSON document on a line of its own, sent at once and in one piece.
     pub(crate) fn line<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
-        serde_json::to_writer(&mut *self, value)?;
-        self.write_all(b"\r\n")?;
+        let mut line = serde_json::to_vec(value)?;
+        line.extend_from_slice(b"\r\n");
+        self.buffer.append(&mut line);
         self.flush()
+    }
+
+    /// Something is on its way.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// A descriptor that becomes readable when the client is gone. One that only listens is noticed to be gone
+    /// when it is told something: so that it is, an empty line of output is sent now and then. Only for answers
+    /// that consist of [`Writer::line`]s. Must be called within the runtime.
+    pub(crate) fn watch(&self) -> io::Result<Watch> {
+        let (fd, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let send = self.send.clone();
+        let task = tokio::spawn(async move {
+            // Dropped with the task, which is what the other end hears.
+            let _end = end;
+            loop {
+                tokio::select! {
+                    () = send.closed() => return,
+                    () = tokio::time::sleep(ASKED_EVERY) => {}
+                }
+                // One that is full is busy enough.
+                let _ = send.try_send(Piece::Data(Bytes::from_static(b"{\"stream\":\"\"}\r\n")));
+            }
+        });
+        Ok(Watch { fd, task: task.abort_handle() })
     }
 
     /// From here on a failure is a line.
@@ -72,6 +103,20 @@ impl Writer {
         }
         let message = failure.message.as_str();
         self.line(&Line { detail: Detail { message }, error: message })
+    }
+}
+
+/// See [`Writer::watch`].
+pub(crate) struct Watch {
+    /// Readable when the client is gone.
+    pub(crate) fd: OwnedFd,
+    task: tokio::task::AbortHandle,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // It keeps the answer open.
+        self.task.abort();
     }
 }
 

@@ -1,5 +1,7 @@
 //! Credentials that a client sends with a request, and the registry client made of them.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
@@ -84,6 +86,36 @@ impl Sent {
     }
 }
 
+/// What a client sent for any number of registries.
+#[derive(Debug)]
+pub(crate) struct SentAll(BTreeMap<String, Credential>);
+
+impl SentAll {
+    /// Reads the header `X-Registry-Config`: credentials by the registry's address.
+    pub(crate) fn from_header(text: Option<&str>) -> Result<Option<Box<dyn Credentials>>, Failure> {
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let invalid =
+            || Failure::invalid("invalid X-Registry-Config header: it is no base64 of JSON");
+        let bytes = decode(text).ok_or_else(invalid)?;
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(None);
+        }
+        let sent: Option<BTreeMap<String, AuthConfig>> =
+            serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+        let known = sent
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(server, auth)| Some((registry::server_key(&server), auth.credential()?)));
+        Ok(Some(Box::new(Self(known.collect()))))
+    }
+}
+
+impl Credentials for SentAll {
+    fn get(&self, key: &str) -> registry::Result<Option<Credential>> {
+        Ok(self.0.get(key).cloned())
+    }
+}
+
 impl Credentials for Sent {
     fn get(&self, key: &str) -> registry::Result<Option<Credential>> {
         Ok((key == self.key).then(|| self.credential.clone()))
@@ -109,6 +141,13 @@ mod tests {
         assert!(AuthConfig::from_header(Some("e30=")).unwrap().credential().is_none());
         assert!(AuthConfig::from_header(Some("bnVsbA==")).unwrap().credential().is_none());
         assert!(AuthConfig::from_header(Some("!")).is_err());
+        assert!(SentAll::from_header(Some("!")).is_err());
+        assert!(SentAll::from_header(None).unwrap().is_none());
+        // {"https://h:5000/v2/":{"username":"u","password":"p"}}
+        let all = "eyJodHRwczovL2g6NTAwMC92Mi8iOnsidXNlcm5hbWUiOiJ1IiwicGFzc3dvcmQiOiJwIn19";
+        let all = SentAll::from_header(Some(all)).unwrap().unwrap();
+        assert_eq!(all.get("h:5000").unwrap(), expected);
+        assert_eq!(all.get("other").unwrap(), None);
         let auth = AuthConfig { auth: "dTpwOnE=".into(), ..AuthConfig::default() };
         let pair = Credential::Password { username: "u".into(), password: "p:q".into() };
         assert_eq!(auth.credential(), Some(pair));

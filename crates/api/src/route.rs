@@ -5,7 +5,7 @@ use hyper::{Method, StatusCode};
 use crate::answer::{Failure, Outcome};
 use crate::request::Request;
 use crate::resource::{
-    containers, events, exec, images, networks, streams, swarm, system, volumes,
+    builds, containers, events, exec, images, networks, streams, swarm, system, volumes,
 };
 use crate::server::Server;
 
@@ -116,9 +116,11 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => {
             swarm::no_manager(&method, &parts)
         }
-        ["build" | "session" | "grpc", ..] if post => Err(Failure::new(
+        ["build"] if post => builds::build(request, server).await,
+        ["build", "prune"] if post => builds::prune(request, server).await,
+        ["session" | "grpc", ..] if post => Err(Failure::new(
             StatusCode::NOT_IMPLEMENTED,
-            "this engine does not build images yet; build elsewhere and load or pull the result",
+            "this engine builds without BuildKit's sessions: set DOCKER_BUILDKIT=0",
         )),
         _ => Err(Failure::no_page()),
     }

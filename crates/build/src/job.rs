@@ -239,17 +239,8 @@ impl Job<'_> {
             .stages
             .get(planned.index)
             .ok_or_else(|| Error::Invalid("the plan names a stage that is not there".into()))?;
-        let total = source.steps.len().saturating_add(1);
-        let label = |number: usize| match (&source.name, plan.stages.len()) {
-            (Some(name), _) => format!("[{name} {number}/{total}]"),
-            (None, 1) => format!("[{number}/{total}]"),
-            (None, _) => format!("[stage-{} {number}/{total}]", planned.index),
-        };
-        let text = match &planned.base {
-            Base::Image(image) => format!("{} FROM {image}", label(1)),
-            _ => format!("{} {}", label(1), source.text),
-        };
-        self.begin(text);
+        let label = |number: usize| plan.label(planned, number);
+        self.begin(format!("{} {}", label(1), plan.from(planned)));
         let begun = match &planned.base {
             Base::Scratch => Ok(Stage::scratch(&self.platform(planned)?)),
             Base::Stage(index) => match self.stages.get(index) {

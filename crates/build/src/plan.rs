@@ -161,6 +161,39 @@ impl Plan {
         stages.reverse();
         Ok(Self { file, stages, target, globals })
     }
+
+    /// What events call the instruction with this number in its stage; the `FROM` is the first.
+    pub(crate) fn label(&self, planned: &PlannedStage, number: usize) -> String {
+        let source = self.file.stages.get(planned.index);
+        let total = source.map_or(0, |stage| stage.steps.len()).saturating_add(1);
+        match (source.and_then(|stage| stage.name.as_ref()), self.stages.len()) {
+            (Some(name), _) => format!("[{name} {number}/{total}]"),
+            (None, 1) => format!("[{number}/{total}]"),
+            (None, _) => format!("[stage-{} {number}/{total}]", planned.index),
+        }
+    }
+
+    /// The `FROM` of a stage, with what its variables stand for.
+    pub(crate) fn from(&self, planned: &PlannedStage) -> String {
+        match &planned.base {
+            Base::Image(image) => format!("FROM {image}"),
+            _ => self.file.stages.get(planned.index).map_or(String::new(), |s| s.text.clone()),
+        }
+    }
+
+    /// Every instruction of the needed stages, in the order of the file: as the title of an [`crate::Event`] begins
+    /// (`[build 2/5]`), and its text. Those that change no file have no event of their own.
+    pub fn instructions(&self) -> Vec<(String, String)> {
+        let mut list = Vec::new();
+        for planned in &self.stages {
+            let Some(stage) = self.file.stages.get(planned.index) else { continue };
+            list.push((self.label(planned, 1), stage.text.clone()));
+            for (number, step) in (2usize..).zip(&stage.steps) {
+                list.push((self.label(planned, number), step.text.clone()));
+            }
+        }
+        list
+    }
 }
 
 /// Where a `--from` takes files.

@@ -44,6 +44,10 @@ pub(crate) fn note_container(
     record: &Record,
     more: &[(&str, String)],
 ) -> Result<()> {
+    // Nobody knows the containers of builds.
+    if record.definition.builder.is_some() {
+        return Ok(());
+    }
     let mut attributes = record.definition.config.labels.clone();
     attributes.insert("image".into(), record.definition.config.image.clone());
     attributes.insert("name".into(), record.name.clone());

@@ -70,6 +70,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use events::event_matches;
 pub use exec::ExecSession;
 pub use image_copy::{CopyOptions, Place};
+pub use list::parse_time;
 pub use logs::{LogReader, LogShape, LogState};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;

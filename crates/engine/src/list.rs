@@ -49,8 +49,11 @@ pub(crate) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool
     }
 }
 
-/// Reads a time of a filter: RFC 3339, seconds since 1970, or a duration before now.
-pub(crate) fn parse_time(text: &str) -> Result<i64> {
+/// Reads a time of a filter: RFC 3339, seconds since 1970, or a duration before now; nanoseconds since 1970.
+///
+/// # Errors
+/// A text that is none of these.
+pub fn parse_time(text: &str) -> Result<i64> {
     let invalid = || {
         Error::invalid(format!(
             "failed to parse time {text:?}: give a duration such as 24h, a date or seconds since 1970"
@@ -354,7 +357,10 @@ impl Engine {
         self.reconcile_all()?;
         let (mut running, mut paused, mut stopped) = (0, 0, 0);
         let mut statement =
-            self.db().prepare("SELECT state, count(*) FROM containers GROUP BY state")?;
+            self.db().prepare(
+            "SELECT state, count(*) FROM containers WHERE json_extract(CAST(config AS TEXT), '$.builder') IS NULL \
+             GROUP BY state",
+        )?;
         let rows = statement
             .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)? as usize)))?;
         for row in rows {

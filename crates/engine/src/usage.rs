@@ -2,12 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use crate::clock::rfc3339;
 use crate::engine::{Engine, ListOptions};
 use crate::error::Result;
 use crate::types::{DiskUsage, VolumeUsage};
 
 fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// A build's result as the API's `BuildCache`.
+fn cache_record(step: &store::CachedStep) -> serde_json::Value {
+    serde_json::json!({
+        "ID": step.key,
+        "Parents": null,
+        "Type": "regular",
+        "Description": step.description,
+        "InUse": false,
+        "Shared": step.shared,
+        "Size": step.size,
+        "CreatedAt": rfc3339(step.created_ns),
+        "LastUsedAt": rfc3339(step.used_ns),
+        "UsageCount": step.uses,
+    })
 }
 
 impl Engine {
@@ -54,12 +71,13 @@ impl Engine {
         for unknown in &measured.other {
             other.insert(unknown.path.to_string_lossy().into_owned(), signed(unknown.bytes));
         }
+        let build_cache = self.cached_steps()?.iter().map(cache_record).collect();
         Ok(DiskUsage {
             layers_size: signed(layers),
             images,
             containers,
             volumes,
-            build_cache: Vec::new(),
+            build_cache,
             other,
         })
     }

@@ -8,7 +8,7 @@ import time
 import traceback
 
 import docker
-from docker.errors import APIError, ContainerError, ImageLoadError, ImageNotFound, NotFound
+from docker.errors import APIError, BuildError, ContainerError, ImageLoadError, ImageNotFound, NotFound
 
 client = docker.from_env()
 api = client.api
@@ -330,9 +330,54 @@ def many_at_once():
     assert not problems, "\n".join(problems)
 
 
+def builds():
+    def tar(**files):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content.encode()))
+        buffer.seek(0)
+        return buffer
+
+    file = "ARG V=1\nFROM bb AS one\nARG V\nCOPY a /a\nRUN echo out-$V && cat /a\nFROM one\nENV X=y\nCMD cat /a\n"
+    context = dict(custom_context=True, encoding="gzip", **NONE)
+    image, said = client.images.build(fileobj=tar(Dockerfile=file, a="content"), tag="built:1", labels={"k": "v"},
+                                      buildargs={"V": "two"}, **context)
+    lines = [line.get("stream", "") for line in said]
+    assert "out-two\ncontent" in "".join(lines), lines
+    assert lines[0].startswith("Step 1/7 : FROM bb"), lines
+    assert "Step 7/7 : CMD cat /a\n" in lines, lines
+    assert image.tags == ["built:1"] and image.labels == {"k": "v"}, image.attrs
+    assert client.containers.run("built:1", remove=True, **NONE) == b"content"
+    again, said = client.images.build(fileobj=tar(Dockerfile=file, a="content"), buildargs={"V": "two"},
+                                      labels={"k": "v"}, **context)
+    assert again.id == image.id
+    assert sum("Using cache" in line.get("stream", "") for line in said) == 2
+    quiet, _ = client.images.build(fileobj=tar(Dockerfile=file, a="content"), target="one", quiet=True, **context)
+    assert quiet.id != image.id
+    hosts, said = client.images.build(fileobj=io.BytesIO(b"FROM bb\nRUN cat /etc/hosts\n"),
+                                      extra_hosts={"other": "10.1.2.3"}, shmsize=1 << 20, **NONE)
+    assert any("10.1.2.3" in line.get("stream", "") for line in said)
+    try:
+        client.images.build(fileobj=io.BytesIO(b"FROM bb\nRUN echo why >&2; exit 7\n"), **NONE)
+        raise AssertionError("a failed build went well")
+    except BuildError as error:
+        assert "exit code: 7" in error.msg and "why" in error.msg, error
+    message = raises(APIError, 400, client.images.build, fileobj=io.BytesIO(b"FORM bb\n"))
+    assert "did you mean FROM" in message, message
+    message = raises(APIError, 400, client.images.build, fileobj=tar(a="b"), **context)
+    assert "Dockerfile" in message, message
+    for made in (image, quiet, hosts):
+        client.images.remove(made.id, force=True)
+    pruned = api.prune_builds(all=True)
+    assert len(pruned["CachesDeleted"]) >= 3, pruned
+
+
 failed = 0
-for area in [system, run_and_logs, follow_and_attach, lifecycle, wait_conditions, execs, archives, images, volumes,
-             events, networks, swarm, many_at_once]:
+for area in [system, run_and_logs, follow_and_attach, lifecycle, wait_conditions, execs, archives, images, builds,
+             volumes, events, networks, swarm, many_at_once]:
     began = time.time()
     try:
         area()

@@ -5,6 +5,7 @@
 #[allow(dead_code)]
 mod harness;
 
+mod builds;
 mod doors;
 mod elsewhere;
 mod many;

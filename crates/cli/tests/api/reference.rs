@@ -209,6 +209,11 @@ fn every_path_and_method() {
     });
     let tar = std::fs::read(engine.path("bb.tar")).unwrap();
     let saved = engine.run(["save", "bb"]).stdout;
+    std::fs::write(engine.path("Dockerfile"), "FROM bb\nLABEL a=b\n").unwrap();
+    let context = std::process::Command::new("tar")
+        .args(["-c", "-C", engine.dir.to_str().unwrap(), "Dockerfile"])
+        .output();
+    let context = context.unwrap().stdout;
 
     let json = "Content-Type: application/json\r\n";
     let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
@@ -316,6 +321,8 @@ fn every_path_and_method() {
         ("GET", "/images/{name}/history", "/images/bb/history", "", b"", 200),
         ("GET", "/images/{name}/get", "/images/bb/get", "", b"", 200),
         ("GET", "/images/get", "/images/get?names=bb", "", b"", 200),
+        ("POST", "/build", "/build?t=of-a-file", "", &context, 200),
+        ("POST", "/build/prune", "/build/prune?all=1", "", b"", 200),
         ("POST", "/images/load", "/images/load", "", &saved, 200),
         ("POST", "/images/create", "/images/create?fromSrc=-&repo=imported", "", &tar, 200),
         ("POST", "/images/{name}/tag", "/images/bb/tag?repo=other&tag=1", "", b"", 201),
@@ -420,7 +427,7 @@ fn every_path_and_method() {
         let expected = match (first, row.path.as_str()) {
             ("swarm", "/swarm/init" | "/swarm/join" | "/swarm/unlock") => 501,
             ("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", _) => 503,
-            ("build" | "session", _) => 501,
+            ("session", _) => 501,
             ("plugins", "/plugins") => continue,
             ("plugins", "/plugins/pull" | "/plugins/create") => 501,
             ("plugins", _) => 404,

@@ -74,7 +74,11 @@ fn what_no_client_sends() {
         ("GET", "/system/df?type=x", "", 400, "unknown object type"),
         ("GET", "/swarm", "", 503, "not a swarm manager"),
         ("POST", "/swarm/leave", "", 503, "not part of a swarm"),
-        ("POST", "/build", "", 501, "does not build"),
+        ("POST", "/build", "", 400, "open Dockerfile: no such file"),
+        ("POST", "/build?buildargs=x", "", 400, "buildargs"),
+        ("POST", "/build?version=2", "", 501, "DOCKER_BUILDKIT=0"),
+        ("POST", "/build/prune?filters=%7B%22x%22%3A%5B%22x%22%5D%7D", "", 400, "invalid filter"),
+        ("POST", "/session", "", 501, "DOCKER_BUILDKIT=0"),
     ] {
         let (got, answer) = ask(&served, method, path, body);
         assert_eq!(got, status, "{method} {path}: {answer}");

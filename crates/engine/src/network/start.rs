@@ -395,7 +395,8 @@ impl Engine {
         if rows.is_empty() {
             return Ok(());
         }
-        for row in rows.iter().filter(|row| !row.interface.is_empty()) {
+        let known = record.definition.builder.is_none();
+        for row in rows.iter().filter(|row| known && !row.interface.is_empty()) {
             if let Some(network) = network::by_id(tx, &row.network_id)? {
                 note(tx, at, "disconnect", &network, Some(&record.id))?;
             }
@@ -424,6 +425,9 @@ impl Engine {
         at: i64,
     ) -> Result<()> {
         network::forget_start(tx, &record.id)?;
+        if record.definition.builder.is_some() {
+            return Ok(());
+        }
         for joined in &attached.joined {
             note(tx, at, "connect", &joined.network, Some(&record.id))?;
         }
