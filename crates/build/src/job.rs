@@ -1,7 +1,8 @@
-//! A build under way: the stages of a plan, one after the other.
+//! A build under way: the stages of a plan, one after the other unless [`crate::side_by_side`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use engine::{Engine, Message, PullOptions, Transfer};
@@ -111,6 +112,7 @@ pub fn build(
     engine.sweep_steps()?;
     let hold = engine.hold()?;
     let known_path = known_path(engine, options);
+    let counter = AtomicUsize::new(0);
     let mut job = Job {
         engine,
         client,
@@ -119,6 +121,7 @@ pub fn build(
         context,
         known: known_path.as_deref().map(Known::load).unwrap_or_default(),
         progress,
+        counter: &counter,
         step: 0,
         began: Instant::now(),
         reported: 0,
@@ -159,6 +162,10 @@ fn finish(hold: Hold, engine: &Engine) -> Result<()> {
 
 fn known_path(engine: &Engine, options: &Options) -> Option<PathBuf> {
     let Context::Directory(path) = &options.context else { return None };
+    // What was sent for this build alone is not seen again.
+    if path.starts_with(crate::upload::directory(engine)) {
+        return None;
+    }
     let path = std::fs::canonicalize(path).ok()?;
     let name = Digest::sha256(path.as_os_str().as_encoded_bytes()).hex();
     Some(engine.data_root().join("cache/contexts").join(name))
@@ -167,29 +174,31 @@ fn known_path(engine: &Engine, options: &Options) -> Option<PathBuf> {
 /// A build under way.
 pub(crate) struct Job<'a> {
     pub(crate) engine: &'a Engine,
-    client: Option<&'a registry::Client>,
+    pub(crate) client: Option<&'a registry::Client>,
     pub(crate) options: &'a Options,
     pub(crate) plan: &'a Plan,
     pub(crate) context: Option<Tree>,
     pub(crate) known: Known,
     pub(crate) progress: &'a mut dyn Progress,
-    /// The step under way, over the whole build.
+    /// Steps that were begun, over the whole build.
+    pub(crate) counter: &'a AtomicUsize,
+    /// The step under way.
     pub(crate) step: usize,
     /// When it began.
-    began: Instant,
+    pub(crate) began: Instant,
     /// The last step whose end was reported.
-    reported: usize,
+    pub(crate) reported: usize,
     /// Keys of results that were used.
-    used: Vec<String>,
-    done: usize,
+    pub(crate) used: Vec<String>,
+    pub(crate) done: usize,
     /// Stages that are done.
-    stages: BTreeMap<usize, Stage>,
+    pub(crate) stages: BTreeMap<usize, Stage>,
     /// Images that were looked up.
-    images: BTreeMap<String, ImageRecord>,
+    pub(crate) images: BTreeMap<String, ImageRecord>,
     /// Of the step under way.
-    title: String,
+    pub(crate) title: String,
     /// Steps that made a layer.
-    steps: Vec<(String, DiffId)>,
+    pub(crate) steps: Vec<(String, DiffId)>,
 }
 
 /// Passes a pull's reports on.
@@ -204,14 +213,15 @@ impl Transfer for Fetching<'_, '_> {
 impl Job<'_> {
     fn all(&mut self) -> Result<(Option<ImageRecord>, Vec<DiffId>)> {
         let plan = self.plan;
-        let mut last = None;
-        for planned in &plan.stages {
-            let stage = self.stage(planned)?;
-            if planned.index == plan.target {
-                last = Some(stage.clone());
+        if self.options.jobs > 1 && plan.is_parallel() {
+            self.side_by_side()?;
+        } else {
+            for planned in &plan.stages {
+                let stage = self.stage(planned)?;
+                self.stages.insert(planned.index, stage);
             }
-            self.stages.insert(planned.index, stage);
         }
+        let last = self.stages.get(&plan.target).cloned();
         let stage = last.ok_or_else(|| Error::Invalid("the plan has no target".into()))?;
         let layers = stage.layers.clone();
         let image = if self.options.image { Some(self.image(stage)?) } else { None };
@@ -232,7 +242,7 @@ impl Job<'_> {
         }
     }
 
-    fn stage(&mut self, planned: &PlannedStage) -> Result<Stage> {
+    pub(crate) fn stage(&mut self, planned: &PlannedStage) -> Result<Stage> {
         let plan = self.plan;
         let file = &plan.file;
         let source = file
@@ -287,7 +297,7 @@ impl Job<'_> {
     }
 
     pub(crate) fn begin(&mut self, title: String) {
-        self.step = self.step.saturating_add(1);
+        self.step = self.counter.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let mut title = title.replace(['\n', '\r'], " ");
         const MOST: usize = 240;
         if title.chars().count() > MOST {
@@ -298,7 +308,7 @@ impl Job<'_> {
         self.began = Instant::now();
     }
 
-    fn finished(&mut self) {
+    pub(crate) fn finished(&mut self) {
         self.reported = self.step;
         self.progress.event(Event::Done { step: self.step, took: self.began.elapsed() });
     }

@@ -23,6 +23,7 @@ mod plan;
 mod progress;
 mod running;
 mod scope;
+mod side_by_side;
 mod stage;
 mod tree;
 pub mod upload;

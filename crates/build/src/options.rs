@@ -83,6 +83,8 @@ pub struct Options {
     pub source_date_epoch: Option<i64>,
     /// An image is made; without it only the files.
     pub image: bool,
+    /// Stages that are done at the same time at the most.
+    pub jobs: usize,
     /// `--secret`: files by ID.
     pub secrets: BTreeMap<String, Vec<u8>>,
 }
@@ -117,6 +119,7 @@ impl Options {
             ulimits: Vec::new(),
             source_date_epoch: None,
             image: true,
+            jobs: 1,
             secrets: BTreeMap::new(),
         }
     }

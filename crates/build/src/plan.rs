@@ -162,6 +162,15 @@ impl Plan {
         Ok(Self { file, stages, target, globals })
     }
 
+    /// Some stage needs another one neither directly nor through others, so that both may be done at once.
+    pub(crate) fn is_parallel(&self) -> bool {
+        // In the order of the file each must need the one before it, else it could go beside it.
+        self.stages.windows(2).any(|pair| {
+            let [before, stage] = pair else { return false };
+            !stage.needs.contains(&before.index)
+        })
+    }
+
     /// What events call the instruction with this number in its stage; the `FROM` is the first.
     pub(crate) fn label(&self, planned: &PlannedStage, number: usize) -> String {
         let source = self.file.stages.get(planned.index);

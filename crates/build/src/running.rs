@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use engine::types::{BindOptions, Config, HostConfig, Mount as HostMount, TmpfsOptions};
@@ -149,10 +150,12 @@ impl Job<'_> {
     /// A directory of the host for this step alone.
     fn scratch(&self, extras: &mut Extras) -> Result<PathBuf> {
         use std::os::unix::fs::DirBuilderExt;
+        // A server has many builds under way.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let pid = std::process::id();
-        let number = extras.scratch.len();
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let parent = self.engine.run_root().join("build");
-        let path = parent.join(format!("{pid}-{}-{number}", self.step));
+        let path = parent.join(format!("{pid}-{number}"));
         let make = || -> std::io::Result<()> {
             std::fs::create_dir_all(&parent)?;
             if path.exists() {

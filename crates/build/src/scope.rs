@@ -1,7 +1,7 @@
 //! The variables of a stage: its environment, its arguments, and what is there without being declared.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use oci::manifest::Platform;
 
@@ -31,7 +31,7 @@ pub(crate) struct Globals {
     /// `--build-arg`
     given: BTreeMap<String, String>,
     /// Those of them that something declared.
-    consumed: RefCell<BTreeSet<String>>,
+    consumed: Mutex<BTreeSet<String>>,
 }
 
 fn platform_values(prefix: &str, platform: &Platform, out: &mut BTreeMap<String, String>) {
@@ -57,14 +57,14 @@ impl Globals {
         platform_values("BUILD", &Platform::host(), &mut automatic);
         platform_values("TARGET", target, &mut automatic);
         automatic.insert("TARGETSTAGE".to_owned(), stage.to_owned());
-        let consumed = RefCell::default();
+        let consumed = Mutex::default();
         Self { arguments: BTreeMap::new(), automatic, given: given.clone(), consumed }
     }
 
     /// What `--build-arg` says of a declared argument.
     fn given(&self, name: &str) -> Option<String> {
         let value = self.given.get(name)?;
-        self.consumed.borrow_mut().insert(name.to_owned());
+        self.consumed.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Some(value.clone())
     }
 
@@ -95,7 +95,7 @@ impl Globals {
 
     /// Build arguments that nothing declared.
     pub(crate) fn unused(&self) -> Vec<String> {
-        let consumed = self.consumed.borrow();
+        let consumed = self.consumed.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |name: &str| {
             consumed.contains(name)
                 || PROXIES.contains(&name)

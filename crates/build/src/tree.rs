@@ -137,6 +137,13 @@ impl Tree {
         Self::new(mount, name, Ignore::default(), true)
     }
 
+    /// The same files, for another thread.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        let root = self.root.try_clone().map_err(io(|| format!("opening {}", self.name)))?;
+        let (above, name) = (self.above.clone(), self.name.clone());
+        Ok(Self { root, above, name, ignore: self.ignore.clone(), identities: self.identities })
+    }
+
     fn new(root: OwnedFd, name: String, ignore: Ignore, identities: bool) -> Result<Self> {
         let mut above = name_of(&root).map_err(io(|| format!("looking at {name}")))?;
         if above == b"/" {
@@ -463,7 +470,7 @@ impl Walk<'_> {
 }
 
 /// Digests of files that were read before, by what `stat` says of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Known {
     entries: BTreeMap<Fingerprint, Digest>,
     /// Something was read that was not known.
@@ -524,6 +531,12 @@ impl Known {
             }
         }
         Self { entries, changed: false }
+    }
+
+    /// Takes in what another has read meanwhile.
+    pub(crate) fn learn(&mut self, other: Self) {
+        self.changed |= other.changed;
+        self.entries.extend(other.entries);
     }
 
     /// Writes what is known for the next build. It is only a shortcut, so that a failure does not matter.

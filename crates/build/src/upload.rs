@@ -9,6 +9,11 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result, io};
 
+/// Where they are.
+pub(crate) fn directory(engine: &engine::Engine) -> PathBuf {
+    engine.data_root().join("cache/uploads")
+}
+
 /// A context that was unpacked; removed when dropped.
 #[derive(Debug)]
 pub struct Unpacked {
@@ -24,7 +29,7 @@ impl Unpacked {
         use std::os::unix::fs::DirBuilderExt;
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let parent = engine.data_root().join("cache/uploads");
+        let parent = directory(engine);
         remove_stale(&parent);
         let path = parent.join(format!("{}-{number}", std::process::id()));
         let make = || -> std::io::Result<()> {

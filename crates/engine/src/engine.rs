@@ -238,6 +238,14 @@ impl Engine {
         &self.options.program
     }
 
+    /// The same engine once more, for another thread.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn another(&self) -> Result<Self> {
+        Self::open(self.options.clone())
+    }
+
     /// The configuration in force.
     pub fn settings(&self) -> &Settings {
         &self.options.settings

@@ -360,6 +360,7 @@ impl Args {
         options.secrets = secrets(&self.secret)?;
         options.tags.clone_from(&self.tag);
         options.target.clone_from(&self.target);
+        options.jobs = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
         options.platform = self.platform.clone().filter(|text| !text.is_empty());
         options.no_cache = self.no_cache;
         options.no_cache_filter.clone_from(&self.no_cache_filter);

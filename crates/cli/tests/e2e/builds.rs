@@ -494,3 +494,47 @@ fn a_build_that_is_given_up_ends_its_command() {
     assert_eq!(fs::read_dir(e.run_root().join("build")).map_or(0, |list| list.count()), 0);
     e.finish();
 }
+
+/// Two stages of which each waits for what the other one writes.
+const BESIDE: &str = "\
+FROM bb AS a
+RUN --mount=type=cache,id=m,target=/m touch /m/a; for i in $(seq 600); do [ -e /m/b ] && break; sleep 0.1; done; test -e /m/b
+FROM bb AS b
+RUN --mount=type=cache,id=m,target=/m touch /m/b; for i in $(seq 600); do [ -e /m/a ] && break; sleep 0.1; done; test -e /m/a
+RUN echo b > /b
+FROM bb
+COPY --from=a /bin/sh /a
+COPY --from=b /b /b
+";
+
+#[test]
+fn stages_that_do_not_need_each_other_go_side_by_side() {
+    let e = Engine::new();
+    let dir = context(&e, "ctx", &[("Dockerfile", BESIDE)]);
+    let said = build(&e, &dir, &["-t", "one"]);
+    assert!(said.contains("5 steps done, 0 from the cache"), "{said}");
+    let said = build(&e, &dir, &["-t", "two"]);
+    assert!(said.contains("0 steps done, 5 from the cache"), "{said}");
+    assert_eq!(e.inspect("{{.Id}}", "one"), e.inspect("{{.Id}}", "two"));
+    build(&e, &dir, &["--verify"]);
+
+    // The failure of one ends the other.
+    let file = "FROM bb AS a\nRUN sleep 1000\nFROM bb AS b\nRUN exit 7\nFROM scratch\nCOPY --from=a /x /\nCOPY --from=b /x /\n";
+    fs::write(dir.join("Dockerfile"), file).unwrap();
+    let said = build_fails(&e, &dir, &[]);
+    assert!(said.contains("Dockerfile:4") && said.contains("exit code: 7"), "{said}");
+
+    // As does somebody who has waited long enough.
+    fs::write(dir.join("Dockerfile"), file.replace("exit 7", "sleep 1000")).unwrap();
+    let mut child = e.spawn(["build", "--network", "none", dir.to_str().unwrap()]);
+    let running = || e.run_root().join("running").read_dir().map_or(0, Iterator::count);
+    until("both steps", || running() == 2);
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap(),
+        rustix::process::Signal::INT,
+    )
+    .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(running(), 0);
+    e.finish();
+}
