@@ -1,20 +1,22 @@
 //! Build an image from a Dockerfile.
 
+mod live;
+mod show;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use build::{Event, File, Options};
+use build::{File, Options};
 
 use crate::context::{self, Context};
 use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
-use crate::output::clean;
 use crate::registry::Verb;
 use crate::values::number::parse_int;
 use crate::values::opts::{parse_extra_host, parse_ulimit};
 use crate::values::size::{parse_size, parse_swap};
+use show::Show;
 
 /// Options of the verb.
 #[derive(Debug, clap::Args)]
@@ -100,7 +102,7 @@ pub(crate) struct Args {
     /// Print the plan and do nothing
     #[arg(long)]
     print_graph: bool,
-    /// How progress is shown: auto, plain, json, quiet
+    /// How progress is shown: auto, tty, plain, json, quiet
     #[arg(long, value_name = "string", default_value = "auto")]
     progress: String,
     /// Fetch base images even if they are here
@@ -521,162 +523,4 @@ fn secrets(list: &[String]) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
         secrets.insert(id, content);
     }
     Ok(secrets)
-}
-
-/// What asks us to end: SIGINT, SIGTERM, SIGHUP.
-const SIGNALS: [i32; 3] = [2, 15, 1];
-
-/// Shows what happens, on standard error.
-struct Show {
-    json: bool,
-    quiet: bool,
-    /// The line that each step has begun.
-    open: BTreeMap<usize, Vec<u8>>,
-    /// Layers that were reported as fetched.
-    fetched: Vec<String>,
-    /// Signals that came while a command ran.
-    signals: Option<OwnedFd>,
-}
-
-impl Show {
-    fn new(progress: &str, quiet: bool) -> Result<Self, Failure> {
-        if !["auto", "plain", "json", "quiet", "tty"].contains(&progress) {
-            return Err(Failure::new(
-                1,
-                format!("invalid progress mode {progress:?}: it is auto, plain, json or quiet"),
-            ));
-        }
-        let quiet = quiet || progress == "quiet";
-        Ok(Self {
-            json: progress == "json",
-            quiet,
-            open: BTreeMap::new(),
-            fetched: Vec::new(),
-            signals: None,
-        })
-    }
-
-    fn line(&self, text: &str) {
-        context::note(text);
-    }
-
-    fn output(&mut self, step: usize, bytes: &[u8], at: f64) {
-        let mut done = Vec::new();
-        let open = self.open.entry(step).or_default();
-        for piece in bytes.split_inclusive(|b| *b == b'\n') {
-            open.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || open.len() > 64 << 10 {
-                done.push(std::mem::take(open));
-            }
-        }
-        for line in done {
-            let line = String::from_utf8_lossy(&line).into_owned();
-            self.line(&format!(
-                "#{step} {at:.3} {}",
-                clean::text(line.trim_end_matches(['\n', '\r']))
-            ));
-        }
-    }
-
-    fn close(&mut self, step: usize) {
-        if let Some(rest) = self.open.remove(&step).filter(|rest| !rest.is_empty()) {
-            let text = String::from_utf8_lossy(&rest).into_owned();
-            self.line(&format!("#{step} {}", clean::text(&text)));
-        }
-    }
-
-    fn plain(&mut self, event: Event) {
-        match event {
-            Event::Begin { step, title } => {
-                if step > 1 {
-                    self.line("");
-                }
-                self.line(&format!("#{step} {title}"));
-            }
-            Event::Cached { step } => self.line(&format!("#{step} CACHED")),
-            Event::Done { step, took } => {
-                self.close(step);
-                self.line(&format!("#{step} DONE {:.1}s", took.as_secs_f64()));
-            }
-            Event::Failed { step, took } => {
-                self.close(step);
-                self.line(&format!("#{step} ERROR after {:.1}s", took.as_secs_f64()));
-            }
-            Event::Output { step, bytes, at, .. } => self.output(step, &bytes, at.as_secs_f64()),
-            Event::Fetch { step, message } => {
-                let id = message.id.unwrap_or_default();
-                let line = format!("{id} {}", message.status);
-                // Each layer once for each thing that happens to it.
-                if !self.fetched.contains(&line) {
-                    self.line(&format!("#{step} {}", line.trim()));
-                    self.fetched.push(line);
-                }
-            }
-            Event::Warning(text) => self.line(&format!("WARNING: {text}")),
-        }
-    }
-
-    fn end(&mut self, built: &build::Built, tags: &[String]) {
-        if self.quiet || self.json {
-            return;
-        }
-        self.line("");
-        self.line(&format!("{} steps done, {} from the cache", built.done, built.cached));
-        let Some(image) = &built.image else { return };
-        self.line(&format!("image {}", image.id));
-        for tag in tags {
-            self.line(&format!("named {tag}"));
-        }
-    }
-}
-
-fn as_json(event: Event) -> serde_json::Value {
-    use serde_json::json;
-    match event {
-        Event::Begin { step, title } => json!({"step": step, "status": "begin", "title": title}),
-        Event::Cached { step } => json!({"step": step, "status": "cached"}),
-        Event::Done { step, took } => {
-            json!({"step": step, "status": "done", "seconds": took.as_secs_f64()})
-        }
-        Event::Failed { step, took } => {
-            json!({"step": step, "status": "failed", "seconds": took.as_secs_f64()})
-        }
-        Event::Output { step, error, bytes, at } => json!({
-            "step": step,
-            "status": "output",
-            "stream": if error { "stderr" } else { "stdout" },
-            "text": String::from_utf8_lossy(&bytes),
-            "seconds": at.as_secs_f64(),
-        }),
-        Event::Fetch { step, message } => json!({"step": step, "status": "fetch", "pull": message}),
-        Event::Warning(text) => json!({"status": "warning", "text": text}),
-    }
-}
-
-impl build::Progress for Show {
-    fn event(&mut self, event: Event) {
-        if self.quiet {
-            return;
-        }
-        if self.json {
-            let _ = writeln!(std::io::stderr().lock(), "{}", as_json(event));
-            return;
-        }
-        self.plain(event);
-    }
-
-    fn begin_command(&mut self) -> Option<OwnedFd> {
-        // Until its container is gone a signal ends the command first, and then us.
-        let watch = sys::signal::block_and_watch(&SIGNALS).ok()?;
-        self.signals = watch.try_clone().ok();
-        Some(watch)
-    }
-
-    fn end_command(&mut self) {
-        // What was heard has had its effect: the build is given up.
-        if let Some(signals) = self.signals.take() {
-            while matches!(sys::signal::next(signals.as_fd()), Ok(Some(_))) {}
-        }
-        let _ = sys::signal::unblock(&SIGNALS);
-    }
 }

@@ -5,7 +5,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "../screen/mod.rs"]
+mod screen;
+
 use crate::harness::{Engine, text, until};
+use screen::Screen;
 
 /// A context with these files.
 fn context(e: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
@@ -536,5 +540,25 @@ fn stages_that_do_not_need_each_other_go_side_by_side() {
     .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(running(), 0);
+    e.finish();
+}
+
+#[test]
+fn a_terminal_shows_what_runs() {
+    let e = Engine::new();
+    let file = "FROM bb\nRUN echo first\nRUN echo working; sleep 0.7; printf 'at the end'; sleep 0.7\nRUN exit 7\n";
+    let dir = context(&e, "ctx", &[("Dockerfile", file)]);
+    let mut screen =
+        Screen::new(e.command().args(["build", "--network", "none", dir.to_str().unwrap()]));
+    screen.until("| working");
+    screen.until("| at the end");
+    assert_eq!(screen.end(), 1);
+    // The reason stands below what was drawn.
+    let (drawn, reason) = screen.seen.split_once("ERROR  [4/4] RUN exit 7").unwrap();
+    assert!(
+        drawn.contains("s  [3/4] RUN echo working") && reason.contains("exit code: 7"),
+        "{}",
+        screen.seen
+    );
     e.finish();
 }
