@@ -1,5 +1,6 @@
 //! `COPY` and `ADD`.
 
+use oci::Digest;
 use oci::compression::Compression;
 use rustix::fs::FileType;
 use std::os::fd::AsFd;
@@ -11,8 +12,10 @@ use crate::language::dockerignore::{Ignore, clean};
 use crate::language::instruction::{Copy, CopySource, Step};
 use crate::place::{ModeChange, Placing, Target, owner};
 use crate::plan::origin;
+use crate::remote::{self, Address, Repository};
 use crate::stage::Stage;
 use crate::tree::{Source, Tree};
+use crate::upload::Temporary;
 
 /// A here-document that becomes a file.
 struct Inline {
@@ -56,11 +59,24 @@ impl Job<'_> {
                 }
             }
         }
-        if let Some(remote) = patterns.iter().find(|pattern| copy.add && is_remote(pattern)) {
-            return Err(Error::Invalid(format!(
-                "ADD of {remote}: addresses are not fetched by this version; fetch the file with a RUN, or \
-                 put it into the context"
-            )));
+        let mut addresses = Vec::new();
+        if copy.add {
+            patterns.retain(|pattern| match Address::parse(pattern) {
+                Some(address) => {
+                    addresses.push(address);
+                    false
+                }
+                None => true,
+            });
+        }
+        let checksum = option(&copy.checksum)?.filter(|text| !text.is_empty());
+        if checksum.is_some()
+            && (addresses.len() != 1 || !patterns.is_empty() || !inline.is_empty())
+        {
+            return Err(Error::Invalid(
+                "checksum can't be specified for files of the context, or for several sources"
+                    .into(),
+            ));
         }
         let origin = match &copy.from {
             Some(from) => {
@@ -78,6 +94,10 @@ impl Job<'_> {
             .put([u8::from(into), u8::from(copy.parents), u8::from(copy.unpack != Some(false))])
             .put(chown.as_deref().unwrap_or("-"))
             .put(chmod.as_deref().unwrap_or("-"));
+        let mut remote = Vec::new();
+        for address in addresses {
+            remote.push(self.remote(address, copy, checksum.as_deref(), into, &mut key)?);
+        }
         let mut trees: Vec<(Tree, Vec<Source>)> = Vec::new();
         if !patterns.is_empty() {
             // The context is borrowed for this step, so that the job stays free.
@@ -103,7 +123,7 @@ impl Job<'_> {
             stage,
             copy,
             step,
-            Found { key, path: &path, into, chown, mode, inline, trees: &trees, keyword },
+            Found { key, path: &path, into, chown, mode, inline, remote, trees: &trees, keyword },
         );
         if origin.is_none()
             && let Some((tree, _)) = trees.pop()
@@ -135,11 +155,12 @@ impl Job<'_> {
         step: &Step,
         found: Found<'_>,
     ) -> Result<()> {
-        let Found { mut key, path, into, chown, mode, inline, trees, keyword } = found;
+        let Found { mut key, path, into, chown, mode, inline, remote, trees, keyword } = found;
         for file in &inline {
             key.put("inline").put(&file.name).put(&file.content);
         }
         let newest = trees.iter().map(|(_, sources)| Tree::newest(sources)).max().unwrap_or(0);
+        let newest = remote.iter().map(Remote::newest).max().unwrap_or(0).max(newest);
         let epoch = if copy.link {
             self.options.source_date_epoch.unwrap_or(newest)
         } else {
@@ -147,9 +168,12 @@ impl Job<'_> {
         };
         let target_path = path.trim_matches('/').as_bytes();
         let count = trees.iter().map(|(_, s)| s.len()).sum::<usize>().saturating_add(inline.len());
+        let count = count.saturating_add(remote.len());
         let description = step.text.clone();
         self.layer(stage, key, &description, epoch, |job, stage| {
             let layers = if copy.link { &[][..] } else { &stage.layers };
+            let fetch = |remote| job.fetched(remote);
+            let remote = remote.into_iter().map(fetch).collect::<Result<Vec<_>>>()?;
             job.files(layers, epoch, |root| {
                 let chown = chown.as_deref().map(|text| owner(&root, text)).transpose();
                 let chown = chown.map_err(Error::Invalid)?;
@@ -170,6 +194,15 @@ impl Job<'_> {
                     target.copy(tree, &plain, target_path, into)?;
                     for source in &archives {
                         unpack(&target, tree, source, target_path, chown)?;
+                    }
+                }
+                for Here { tree, sources, .. } in &remote {
+                    let archive = |source: &&Source| {
+                        copy.unpack == Some(true) && is_archive(tree, source)
+                    };
+                    match sources.iter().find(archive) {
+                        Some(source) => unpack(&target, tree, source, target_path, chown)?,
+                        None => target.copy(tree, sources, target_path, into)?,
                     }
                 }
                 for file in &inline {
@@ -216,14 +249,115 @@ struct Found<'a> {
     chown: Option<String>,
     mode: Option<ModeChange>,
     inline: Vec<Inline>,
+    remote: Vec<Remote>,
     trees: &'a [(Tree, Vec<Source>)],
     keyword: &'static str,
 }
 
-fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme))
+/// A source that is elsewhere. What is known by a digest is fetched only if the step is not in the cache.
+enum Remote {
+    Here(Here),
+    Checked { url: String, digest: Digest, name: String },
+    Git { repository: Repository, commit: String, keep: bool },
+}
+
+/// What was fetched.
+struct Here {
+    tree: Tree,
+    sources: Vec<Source>,
+    _directory: Temporary,
+}
+
+impl Remote {
+    /// The time of what is known only by its digest is not.
+    fn newest(&self) -> i64 {
+        match self {
+            Self::Here(here) => Tree::newest(&here.sources),
+            Self::Checked { .. } | Self::Git { .. } => 0,
+        }
+    }
+}
+
+impl Job<'_> {
+    /// What an `ADD` of an address reads becomes part of its key.
+    fn remote(
+        &mut self,
+        address: Address,
+        copy: &Copy,
+        checksum: Option<&str>,
+        into: bool,
+        key: &mut Key,
+    ) -> Result<Remote> {
+        match address {
+            Address::Git(repository) => {
+                let commit = repository.commit()?;
+                if let Some(checksum) = checksum
+                    && !commit.starts_with(checksum)
+                {
+                    return Err(Error::Invalid(format!(
+                        "{}: expected the commit {checksum}, it is {commit}",
+                        repository.url
+                    )));
+                }
+                let keep = copy.keep_git_dir;
+                key.put("git").put(&commit).put(&repository.directory).put([u8::from(keep)]);
+                Ok(Remote::Git { repository, commit, keep })
+            }
+            Address::Url(url) => {
+                // One that goes to a file has that file's name.
+                let name = if into { remote::name_of(&url)? } else { "file".to_owned() };
+                key.put("url").put(&name);
+                match checksum {
+                    Some(text) => {
+                        let digest: Digest = text.parse().map_err(|_| {
+                            Error::Invalid(format!(
+                                "invalid checksum {text:?}: expected sha256: and 64 digits"
+                            ))
+                        })?;
+                        key.digest(digest);
+                        Ok(Remote::Checked { url, digest, name })
+                    }
+                    None => {
+                        let here = self.download(&url, None, name)?;
+                        key.digest(here.tree.digest(&here.sources, &mut self.known)?);
+                        Ok(Remote::Here(here))
+                    }
+                }
+            }
+        }
+    }
+
+    fn download(&self, url: &str, digest: Option<&Digest>, name: String) -> Result<Here> {
+        let client = self.client.ok_or_else(|| {
+            Error::Invalid(format!("{url}: this build fetches nothing from elsewhere"))
+        })?;
+        let directory = Temporary::new(self.engine)?;
+        let path = remote::download(client, url, directory.path())?;
+        if let Some(digest) = digest {
+            remote::check(&path, url, digest)?;
+        }
+        let tree = Tree::open(directory.path(), Ignore::default())?;
+        let mut sources = tree.find("file", &Ignore::default())?;
+        for source in &mut sources {
+            source.name = name.clone().into_bytes();
+        }
+        Ok(Here { tree, sources, _directory: directory })
+    }
+
+    fn fetched(&self, remote: Remote) -> Result<Here> {
+        match remote {
+            Remote::Here(here) => Ok(here),
+            Remote::Checked { url, digest, name } => self.download(&url, Some(&digest), name),
+            Remote::Git { repository, commit, keep } => {
+                let directory = Temporary::new(self.engine)?;
+                repository.check_out(&commit, directory.path(), keep)?;
+                let root = repository.within(directory.path())?;
+                let tree = Tree::open(&root, Ignore::default())?;
+                let sources = tree.find("/", &Ignore::default())?;
+                Ok(Here { tree, sources, _directory: directory })
+            }
+        }
+    }
 }
 
 /// Whether `ADD` unpacks a file: by its content, not its name.

@@ -21,6 +21,7 @@ pub mod output;
 mod place;
 mod plan;
 mod progress;
+pub mod remote;
 mod running;
 mod scope;
 mod side_by_side;

@@ -14,18 +14,14 @@ pub(crate) fn directory(engine: &engine::Engine) -> PathBuf {
     engine.data_root().join("cache/uploads")
 }
 
-/// A context that was unpacked; removed when dropped.
+/// A directory of this build; removed when dropped.
 #[derive(Debug)]
-pub struct Unpacked {
+pub(crate) struct Temporary {
     path: PathBuf,
 }
 
-impl Unpacked {
-    /// Unpacks an archive, compressed or not, below the engine's run root.
-    ///
-    /// # Errors
-    /// An archive that is damaged or refused; a full disk.
-    pub fn new(engine: &engine::Engine, archive: &mut dyn Read) -> Result<Self> {
+impl Temporary {
+    pub(crate) fn new(engine: &engine::Engine) -> Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -40,10 +36,35 @@ impl Unpacked {
             std::fs::DirBuilder::new().mode(0o700).create(&path)
         };
         make().map_err(io(|| format!("making {}", path.display())))?;
-        let unpacked = Self { path };
+        Ok(Self { path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // The next build tries again.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A context that was unpacked; removed when dropped.
+#[derive(Debug)]
+pub struct Unpacked(Temporary);
+
+impl Unpacked {
+    /// Unpacks an archive, compressed or not, below the engine's data root.
+    ///
+    /// # Errors
+    /// An archive that is damaged or refused; a full disk.
+    pub fn new(engine: &engine::Engine, archive: &mut dyn Read) -> Result<Self> {
+        let unpacked = Self(Temporary::new(engine)?);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&unpacked.path, flags, Mode::empty())
-            .map_err(io(|| format!("opening {}", unpacked.path.display())))?;
+        let root = rustix::fs::open(unpacked.path(), flags, Mode::empty())
+            .map_err(io(|| format!("opening {}", unpacked.path().display())))?;
         let options = store::copy::UntarOptions::default();
         store::copy::untar_into(root.as_fd(), b"", archive, options)
             .map_err(|e| Error::Invalid(format!("the context's archive: {e}")))?;
@@ -52,14 +73,7 @@ impl Unpacked {
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Unpacked {
-    fn drop(&mut self) {
-        // The next build tries again.
-        let _ = std::fs::remove_dir_all(&self.path);
+        self.0.path()
     }
 }
 

@@ -54,6 +54,13 @@ pub struct Login {
     pub keep: Credential,
 }
 
+/// What is known of a file that [`Client::download`] has fetched.
+#[derive(Debug, Clone, Copy)]
+pub struct Download {
+    /// When it was changed last, seconds since 1970, if the server says so.
+    pub modified: Option<i64>,
+}
+
 /// What a registry answered to the first question.
 #[derive(Clone)]
 struct Greeting {
@@ -112,6 +119,24 @@ impl Client {
             endpoint.insecure |= self.options.insecure;
         }
         Ok(Repository::new(self, reference.clone(), endpoints, access))
+    }
+
+    /// Fetches any address: redirects are followed, nobody logs in. What comes is written as it comes.
+    ///
+    /// # Errors
+    /// Those of the connection; [`Error::NotFound`] and its like; [`Error::Io`] for `out`'s.
+    pub fn download(&self, url: &str, out: &mut dyn std::io::Write) -> Result<Download> {
+        let ask = Ask { method: "GET", url, headers: &[], insecure: self.options.insecure };
+        let mut answer = self.exchange(ask, None, &mut Payload::None)?;
+        if answer.status != 200 {
+            return Err(answer.fail(url));
+        }
+        let time = answer.header("last-modified").and_then(|text| {
+            Some(jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp().as_second())
+        });
+        let copied = std::io::copy(&mut answer.body.as_reader(), out);
+        copied.map_err(|source| Error::io(url, source))?;
+        Ok(Download { modified: time })
     }
 
     fn agent(&self, host: &str, https: bool, insecure: bool) -> Result<Agent> {

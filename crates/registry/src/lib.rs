@@ -32,7 +32,7 @@ mod upload;
 
 pub use blob::BlobReader;
 pub use challenge::{Challenge, parse_challenges};
-pub use client::{Client, Login, Options};
+pub use client::{Client, Download, Login, Options};
 pub use config::{Config, Endpoint};
 pub use credentials::{Credential, Credentials, DOCKER_HUB_KEY, DockerConfig, Fixed, server_key};
 pub use error::{Error, Result};

@@ -29,26 +29,39 @@ pub(crate) async fn build(request: Request, server: &Server) -> Outcome {
             "this engine builds without BuildKit's sessions: set DOCKER_BUILDKIT=0",
         ));
     }
-    if let Some(remote) = query.text("remote") {
-        return Err(Failure::new(
-            StatusCode::NOT_IMPLEMENTED,
-            format!("{remote}: contexts are not fetched by this version; send an archive"),
-        ));
+    let remote = query.text("remote").map(str::to_owned);
+    if let Some(remote) = remote.as_deref().filter(|remote| !build::remote::is_remote(remote)) {
+        return Err(Failure::invalid(format!("remote: {remote} is no address to fetch from")));
     }
     let mut options = options(query)?;
     let quiet = query.flag("q");
     let client = (server.client)(SentAll::from_header(request.header("x-registry-config"))?)?;
     let mut archive = body::reader(request.inner.into_body());
     body::lines(&server.work, move |engine, out| {
-        let context = Unpacked::new(engine, &mut archive).map_err(Failure::from)?;
+        let (_unpacked, _fetched);
+        match remote {
+            Some(remote) => {
+                let context = build::remote::context(engine, &client, &remote)?;
+                options.context = context.context.clone();
+                options.file = context.file.clone().unwrap_or(options.file);
+                _fetched = context;
+            }
+            None => {
+                let context = Unpacked::new(engine, &mut archive)?;
+                options.context = Context::Directory(context.path().to_owned());
+                _unpacked = context;
+            }
+        }
         // A client is answered when it has sent all; what comes after the archive's end is of no matter.
         std::io::copy(&mut archive, &mut std::io::sink())
             .map_err(|e| Failure::invalid(format!("the context's archive: {e}")))?;
-        options.context = Context::Directory(context.path().to_owned());
         let plan = build::plan(&options).map_err(|error| {
             let failure = Failure::from(error);
             // Where it was unpacked says nothing to the client.
-            let here = format!("{}/", context.path().display());
+            let here = match &options.context {
+                Context::Directory(path) => format!("{}/", path.display()),
+                Context::Empty => return failure,
+            };
             Failure::new(failure.status, failure.message.replace(&here, ""))
         })?;
         let mut lines = Lines::new(out, &plan, quiet);

@@ -145,7 +145,7 @@ pub(crate) struct Args {
 impl Verb for Args {
     const SPEC: Spec = Spec::new(
         &[&["image", "build"], &["build"], &["builder", "build"]],
-        "[OPTIONS] PATH | -",
+        "[OPTIONS] PATH | URL | -",
         "Build an image from a Dockerfile",
     )
     .args(1, 1);
@@ -165,8 +165,8 @@ impl Verb for Args {
             context::note("WARNING: --cache-from: only the cache of this engine is used");
         }
         let engine = context.local()?;
-        let mut unpacked = None;
-        let (file, files) = self.input(&engine, &mut unpacked)?;
+        let mut held = Held::default();
+        let (file, files) = self.input(context, &engine, &mut held)?;
         let mut options = Options::new(file, files);
         self.fill(&mut options)?;
         let outputs =
@@ -214,6 +214,13 @@ impl Verb for Args {
     }
 }
 
+/// Contexts that end with the build.
+#[derive(Default)]
+struct Held {
+    unpacked: Option<build::upload::Unpacked>,
+    fetched: Option<build::remote::Fetched>,
+}
+
 /// Prints what is probably not meant; 1 if the file says that it is an error.
 fn check(file: &build::language::file::Dockerfile) -> Outcome {
     let found = build::language::check::check(file);
@@ -258,19 +265,21 @@ impl Args {
     /// The Dockerfile and the context that the arguments name.
     fn input(
         &self,
+        context: &Context,
         engine: &engine::Engine,
-        unpacked: &mut Option<build::upload::Unpacked>,
+        held: &mut Held,
     ) -> anyhow::Result<(File, build::Context)> {
         let path = super::one(&self.args)?;
-        let remote = ["http://", "https://", "git://", "git@", "ssh://"];
-        if remote.iter().any(|scheme| path.starts_with(scheme)) {
-            let message = format!(
-                "{path}: contexts are not fetched by this version; clone it and give the directory"
-            );
-            return Err(Failure::new(1, message).into());
+        if build::remote::is_remote(path) && !Path::new(path).exists() {
+            let client = crate::registries::client(context, false)?;
+            let context = build::remote::context(engine, &client, path).map_err(shown)?;
+            let context = held.fetched.insert(context);
+            let name = self.file.clone().unwrap_or_else(|| "Dockerfile".into());
+            let file = context.file.clone().unwrap_or(File::InContext(name));
+            return Ok((file, context.context.clone()));
         }
         if path == "-" {
-            return self.standard_input(engine, unpacked);
+            return self.standard_input(engine, &mut held.unpacked);
         }
         let directory = PathBuf::from(path);
         if !directory.is_dir() {

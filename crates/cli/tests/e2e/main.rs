@@ -12,6 +12,7 @@ mod containers;
 mod cost;
 mod deaths;
 mod errors;
+mod fetches;
 mod files;
 mod host_names;
 mod images;

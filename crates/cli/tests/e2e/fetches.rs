@@ -1,0 +1,187 @@
+//! What a build fetches: addresses and git repositories, from servers in the test's own network.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::{Engine, text, until};
+
+/// A server that ends with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn listens(e: &Engine, port: u16) {
+    until("the server", || {
+        let target = format!("/dev/tcp/127.0.0.1/{port}");
+        let mut command = e.host.command("bash");
+        let ok = command.args(["-c", &format!(": < {target}")]).stderr(Stdio::null()).status();
+        ok.is_ok_and(|status| status.success())
+    });
+    // Of the machine's own network nothing is used.
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
+/// Serves a directory by HTTP; the log names every request.
+fn http(e: &Engine, dir: &Path, log: &Path) -> Server {
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).exists());
+    let child = e
+        .host
+        .command(busybox.unwrap())
+        .args(["httpd", "-f", "-vv", "-p", "127.0.0.1:8123", "-h", dir.to_str().unwrap()])
+        .stderr(fs::File::create(log).unwrap())
+        .spawn()
+        .unwrap();
+    listens(e, 8123);
+    Server(child)
+}
+
+fn build(e: &Engine, dir: &Path, file: &str) -> String {
+    fs::create_dir_all(dir).unwrap();
+    fs::write(dir.join("Dockerfile"), file).unwrap();
+    let output = e.run(["build", "--network", "none", "-t", "x", dir.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stderr)
+}
+
+fn build_fails(e: &Engine, dir: &Path, file: &str) -> String {
+    fs::write(dir.join("Dockerfile"), file).unwrap();
+    e.fails(1, ["build", "--network", "none", dir.to_str().unwrap()])
+}
+
+#[test]
+fn files_by_their_addresses() {
+    let e = Engine::new();
+    let (dir, www, log) = (e.path("ctx"), e.path("www"), e.path("httpd.log"));
+    fs::create_dir_all(www.join("packed")).unwrap();
+    fs::write(www.join("a.txt"), "hello\n").unwrap();
+    fs::write(www.join("packed/p"), "packed\n").unwrap();
+    fs::write(www.join("Dockerfile"), "FROM bb\nRUN echo by address\n").unwrap();
+    for (from, what, to) in [("www", "packed", "p.tar"), ("www", "Dockerfile", "context.tar")] {
+        let done = Command::new("tar")
+            .arg("-C")
+            .arg(e.path(from))
+            .arg("-cf")
+            .arg(www.join(to))
+            .arg(what)
+            .status();
+        assert!(done.unwrap().success());
+    }
+    let _server = http(&e, &www, &log);
+    let at = "http://127.0.0.1:8123";
+    let file = format!(
+        "FROM bb\nADD {at}/a.txt /in/\nADD --chmod=640 --chown=ann {at}/a.txt /named\nADD {at}/p.tar /p\n\
+         ADD --unpack=true {at}/p.tar /u/\n\
+         RUN [ $(stat -c %a:%u /in/a.txt) = 600:0 ] && [ $(stat -c %a:%U /named) = 640:ann ] \
+         && cat /u/packed/p && [ -f /p ]\n"
+    );
+    build(&e, &dir, &file);
+    assert!(build(&e, &dir, &file).contains("0 steps done, 5 from the cache"));
+    fs::write(www.join("a.txt"), "other\n").unwrap();
+    // What follows lies upon other files.
+    assert!(build(&e, &dir, &file).contains("5 steps done, 0 from the cache"));
+
+    // With a checksum nothing is asked for that is here.
+    let sum = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+    fs::write(www.join("sum.txt"), "hello\n").unwrap();
+    let file = format!("FROM bb\nADD --checksum={sum} {at}/sum.txt /s\n");
+    let asked = || fs::read_to_string(&log).unwrap().matches("url:/sum.txt").count();
+    build(&e, &dir, &file);
+    assert!(build(&e, &dir, &file).contains("0 steps done"));
+    assert_eq!(asked(), 1, "{}", fs::read_to_string(&log).unwrap());
+    let said = build_fails(&e, &dir, &file.replace("03 ", "04 "));
+    assert!(said.contains("digest mismatch") && said.contains("Dockerfile:2"), "{said}");
+    let said = build_fails(&e, &dir, &format!("FROM bb\nADD {at}/nosuch /\n"));
+    assert!(said.contains("/nosuch") && said.contains("not found"), "{said}");
+    let said = build_fails(&e, &dir, &format!("FROM bb\nADD --checksum={sum} a /\n"));
+    assert!(said.contains("checksum"), "{said}");
+
+    for context in ["Dockerfile", "context.tar"] {
+        let url = format!("{at}/{context}");
+        let output = e.run(["build", "--no-cache", "--network", "none", &url]);
+        let said = text(&output.stderr);
+        assert!(output.status.success() && said.contains("by address"), "{said}");
+    }
+    assert_eq!(fs::read_dir(e.data_root().join("cache/uploads")).unwrap().count(), 0);
+    e.finish();
+}
+
+fn git(dir: &Path, args: &[&str]) {
+    let own = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"];
+    let mut command = Command::new("git");
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").arg("-C").arg(dir).args(own).args(args);
+    assert!(command.stdout(Stdio::null()).status().unwrap().success(), "{args:?}");
+}
+
+fn daemon(e: &Engine, base: &Path) -> Option<Server> {
+    let path = Command::new("git").arg("--exec-path").output().ok()?;
+    let program = PathBuf::from(text(&path.stdout)).join("git-daemon");
+    if !program.exists() {
+        eprintln!("not tested: there is no git daemon here");
+        return None;
+    }
+    let child = e
+        .host
+        .command(program.to_str().unwrap())
+        .args(["--export-all", "--listen=127.0.0.1", "--port=9419", "--reuseaddr"])
+        .arg(format!("--base-path={}", base.display()))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    listens(e, 9419);
+    Some(Server(child))
+}
+
+#[test]
+fn git_repositories() {
+    let e = Engine::new();
+    let (dir, base) = (e.path("ctx"), e.path("git"));
+    let repository = base.join("r");
+    fs::create_dir_all(repository.join("sub")).unwrap();
+    fs::write(repository.join("Dockerfile"), "FROM bb\nCOPY . /here\nRUN ls /here; cat /here/f\n")
+        .unwrap();
+    fs::write(repository.join("f"), "one\n").unwrap();
+    fs::write(repository.join("sub/run"), "#!/bin/sh\necho ran\n").unwrap();
+    let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777);
+    fs::set_permissions(repository.join("sub/run"), mode).unwrap();
+    std::os::unix::fs::symlink("../../../etc", repository.join("up")).unwrap();
+    let Some(_server) = daemon(&e, &base) else { return };
+    git(&repository, &["init", "-q"]);
+    git(&repository, &["add", "."]);
+    git(&repository, &["commit", "-qm", "one"]);
+    git(&repository, &["tag", "-am", "first", "v1"]);
+    fs::write(repository.join("f"), "two\n").unwrap();
+    git(&repository, &["commit", "-qam", "two"]);
+
+    let at = "git://127.0.0.1:9419/r";
+    let file = format!(
+        "FROM bb\nADD {at}#v1 /one\nADD {at}#main:sub /sub\nADD --keep-git-dir=true {at} /all\n\
+         RUN cat /one/f /all/f && /sub/run && [ -d /all/.git ] && [ ! -e /one/.git ] \
+         && [ $(stat -c %a /one/f) = 644 ]\n"
+    );
+    let said = build(&e, &dir, &file);
+    assert!(said.contains("one\n") && said.contains("two\n") && said.contains("ran"), "{said}");
+    assert!(build(&e, &dir, &file).contains("0 steps done, 4 from the cache"));
+    fs::write(repository.join("f"), "three\n").unwrap();
+    git(&repository, &["commit", "-qam", "three"]);
+    assert!(!build(&e, &dir, &file).contains("0 steps done"));
+
+    for (more, wanted) in [("", "three"), ("#v1", "one")] {
+        let output = e.run(["build", "--network", "none", &format!("{at}{more}")]);
+        let said = text(&output.stderr);
+        assert!(output.status.success() && said.contains(wanted), "{said}");
+    }
+    let said = e.fails(1, ["build", &format!("{at}#nosuch")]);
+    assert!(said.contains("no branch or tag nosuch"), "{said}");
+    let said = e.fails(1, ["build", &format!("{at}#main:up")]);
+    assert!(said.contains("no directory up"), "{said}");
+    let output = e.command().env("PATH", "/nonexistent").args(["build", at]).output().unwrap();
+    assert!(text(&output.stderr).contains("install it"), "{}", text(&output.stderr));
+    e.finish();
+}
