@@ -449,7 +449,7 @@ fn many_starts_at_once() {
     for list in [&mut addresses, &mut ports] {
         list.sort();
         list.dedup();
-        assert_eq!(list.len(), 20, "{list:?}");
+        assert_eq!(list.len(), 50, "{list:?}");
     }
     for to in addresses.iter().filter(|a| **a != address(&e, &ids[0], "net")).take(3) {
         let network = address(&e, &ids[0], "net");
