@@ -73,7 +73,8 @@ class Docker:
         self.daemon = subprocess.Popen(
             ["dockerd", "--data-root", self.root, "--exec-root", f"{base}/docker-run", "--pidfile",
              f"{base}/docker.pid", "-H", socket,
-             *([] if networks else ["--bridge", "none", "--iptables=false", "--ip6tables=false"])], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+             *([] if networks else ["--bridge", "none", "--iptables=false", "--ip6tables=false"])],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         for _ in range(120):
             time.sleep(0.25)
             if self.daemon.poll() is not None:
@@ -95,22 +96,37 @@ class Docker:
 
 
 class Podman:
-    """podman with storage of its own."""
+    """podman with storage of its own, and with limits and a runtime that work where limits can't be raised and
+    the hierarchies of cgroups are mixed."""
 
     def __init__(self, base):
         self.root = f"{base}/podman"
-        self.command = ["podman", "--root", self.root, "--runroot", f"{base}/podman-run",
-                        "--storage-driver", "overlay"]
+        settings = f"{base}/containers.conf"
+        with open(settings, "w") as f:
+            f.write('[containers]\ndefault_ulimits = ["nofile=1024:4096", "nproc=1024:1024"]\n'
+                    '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n')
+        self.command = ["env", f"CONTAINERS_CONF={settings}", "podman", "--root", self.root,
+                        "--runroot", f"{base}/podman-run", "--storage-driver", "overlay"]
         run([*self.command, "info"])
 
     def stop(self):
         pass
 
 
-def others(base):
+def enter(script):
+    """Begins anew in a network namespace and a mount namespace of our own."""
+    if os.environ.get("WHERRY_BENCH_INSIDE"):
+        return
+    os.environ["WHERRY_BENCH_INSIDE"] = "1"
+    os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private",
+                          sys.executable, os.path.abspath(script), *sys.argv[1:]])
+
+
+def others(base, networks=False):
     """The engines besides ours that work here."""
     found = {}
-    for name, needs, make in [("docker", ["docker", "dockerd"], Docker), ("podman", ["podman"], Podman)]:
+    makers = [("docker", ["docker", "dockerd"], lambda base: Docker(base, networks)), ("podman", ["podman"], Podman)]
+    for name, needs, make in makers:
         if not all(map(shutil.which, needs)):
             print(f"{name}: not here, left out")
             continue

@@ -38,7 +38,8 @@ impl Engine {
         Ok(self.store().hold()?)
     }
 
-    /// The image with this name, if it is here.
+    /// The image with this name, or with an ID that begins with these twelve digits or more, if it is here.
+    /// Fewer would be an image by chance: what `b` means must not depend on which images are here.
     ///
     /// # Errors
     /// A name that is none; those of the store.
@@ -46,7 +47,13 @@ impl Engine {
         if !self.has_image(name, platform)? {
             return Ok(None);
         }
-        Ok(Some(self.store().image(name)?))
+        let image = self.store().image(name)?;
+        let by_name = name
+            .parse::<Reference>()
+            .is_ok_and(|reference| image.references.contains(&reference.or_latest()));
+        let digits = name.strip_prefix("sha256:").unwrap_or(name);
+        let by_chance = digits.len() < 12 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        Ok((by_name || !by_chance).then_some(image))
     }
 
     /// Makes the container of a step upon these layers; its ID. Without `runs` it is a place to

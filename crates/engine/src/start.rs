@@ -229,7 +229,9 @@ impl Engine {
         let cgroup = self.make_cgroup(record, placed)?;
         let cgroup_path = cgroup.path().to_owned();
         if let Some(attached) = &mut attached {
-            self.await_names(record, attached).inspect_err(|_| _ = cgroup.remove())?;
+            self.await_names(record, attached)
+                .and_then(|()| self.await_ports(&attached.joined))
+                .inspect_err(|_| _ = cgroup.remove())?;
         }
         let started = match keeper {
             None => {

@@ -273,8 +273,20 @@ impl Host {
         all(errors)
     }
 
-    /// Plugs a container's namespace into a network. If it fails, what it made is undone.
+    /// Plugs a container's namespace into a network and waits until packets get through. If it fails,
+    /// what it made is undone.
     pub fn plug(
+        &self,
+        network: &Network,
+        endpoint: &Endpoint,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<()> {
+        self.begin_plug(network, endpoint, namespace)?;
+        self.wait_for_port(network, &endpoint.container)
+    }
+
+    /// As [`Self::plug`], for who has other things to do before [`Self::wait_for_port`].
+    pub fn begin_plug(
         &self,
         network: &Network,
         endpoint: &Endpoint,
@@ -317,7 +329,6 @@ impl Host {
         let gateways = if network.internal { &[][..] } else { &network.gateways[..] };
         within(namespace, || settle(endpoint, gateways))
             .and_then(|settled| settled)
-            .and_then(|()| self.wait_for_port(&here))
             .and_then(|()| self.filter.publish(&endpoint.ports, &endpoint.container))
             .inspect_err(|_| _ = self.links.delete([here.as_str()]))
     }
@@ -325,12 +336,13 @@ impl Host {
     /// Waits until the bridge forwards to a port. The kernel notices by itself that both ends of a pair
     /// are on, mostly at once; on a busy host it may take some milliseconds, and a first packet that is
     /// lost costs a connection a second. A bridge that listens for loops first is not waited for.
-    fn wait_for_port(&self, name: &str) -> Result<()> {
+    pub fn wait_for_port(&self, network: &Network, container: &str) -> Result<()> {
+        let name = name::host_end(&self.engine, container, &network.id);
         const DISABLED: Option<u8> = Some(0);
         const PATIENCE: Duration = Duration::from_millis(200);
         const PAUSE: Duration = Duration::from_micros(200);
         let begin = Instant::now();
-        while self.links.get(name)?.is_some_and(|link| link.port_state == DISABLED) {
+        while self.links.get(&name)?.is_some_and(|link| link.port_state == DISABLED) {
             // The bridge is off: not for us to wait for.
             if begin.elapsed() > PATIENCE {
                 break;

@@ -151,26 +151,51 @@ pub(crate) fn row(c: &ContainerSummary, short: bool, now: i64) -> Row {
     ])
 }
 
-/// Published and exposed ports: `0.0.0.0:8080->80/tcp, 443/tcp`.
+/// Published and exposed ports: `443/tcp, 0.0.0.0:8080->80/tcp`. As in Docker, neighbours are put together
+/// (`0.0.0.0:7000-7002->7000-7002/tcp`) where the port is the same on both sides, or exposed only; these
+/// come first.
 fn ports(c: &ContainerSummary) -> String {
-    let mut shown: Vec<String> = c
+    let text = |p: &serde_json::Value, key: &str| {
+        p.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned()
+    };
+    let number = |p: &serde_json::Value, key: &str| {
+        p.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0)
+    };
+    let mut all: Vec<_> = c
         .ports
         .iter()
         .map(|p| {
-            let text = |key: &str| p.get(key).and_then(|v| v.as_str()).unwrap_or_default();
-            let number = |key: &str| p.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
-            let inner = format!("{}/{}", number("PrivatePort"), text("Type"));
-            match number("PublicPort") {
-                0 => inner,
-                public => {
-                    let ip = text("IP");
-                    let ip = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-                    format!("{ip}:{public}->{inner}")
-                }
+            (number(p, "PrivatePort"), text(p, "IP"), number(p, "PublicPort"), text(p, "Type"))
+        })
+        .collect();
+    all.sort();
+    let mut ranges: Vec<(String, String, u64, u64)> = Vec::new();
+    let mut mapped = Vec::new();
+    for (private, ip, public, kind) in all {
+        let ip = if ip.contains(':') { format!("[{ip}]") } else { ip };
+        if public != 0 && public != private {
+            mapped.push(format!("{ip}:{public}->{private}/{kind}"));
+            continue;
+        }
+        let ip = if public == 0 { String::new() } else { ip };
+        let last = ranges.iter_mut().rfind(|(i, k, ..)| *i == ip && *k == kind);
+        match last {
+            Some((.., end)) if end.saturating_add(1) == private => *end = private,
+            _ => ranges.push((ip, kind, private, private)),
+        }
+    }
+    let mut shown: Vec<String> = ranges
+        .into_iter()
+        .map(|(ip, kind, first, last)| {
+            let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
+            if ip.is_empty() {
+                format!("{range}/{kind}")
+            } else {
+                format!("{ip}:{range}->{range}/{kind}")
             }
         })
         .collect();
-    shown.sort();
+    shown.extend(mapped);
     shown.join(", ")
 }
 
@@ -239,6 +264,34 @@ mod tests {
     fn the_table_is_dockers() {
         insta::assert_snapshot!(listing::format(&COLUMNS, DEFAULT, None, &sample()).unwrap());
         insta::assert_snapshot!(listing::format(&COLUMNS, DEFAULT_SIZE, None, &sample()).unwrap());
+    }
+
+    #[test]
+    fn ports_next_to_each_other_are_put_together() {
+        let port = |ip: &str, public: u64, private: u64, kind: &str| match public {
+            0 => serde_json::json!({"PrivatePort": private, "Type": kind}),
+            _ => serde_json::json!(
+                {"IP": ip, "PrivatePort": private, "PublicPort": public, "Type": kind}
+            ),
+        };
+        let shown = ports(&ContainerSummary {
+            ports: vec![
+                port("0.0.0.0", 8080, 80, "tcp"),
+                port("0.0.0.0", 7001, 7001, "tcp"),
+                port("::", 7000, 7000, "tcp"),
+                port("0.0.0.0", 7000, 7000, "tcp"),
+                port("0.0.0.0", 7003, 7003, "tcp"),
+                port("", 0, 443, "tcp"),
+                port("", 0, 444, "tcp"),
+                port("", 0, 444, "udp"),
+            ],
+            ..Default::default()
+        });
+        assert_eq!(
+            shown,
+            "443-444/tcp, 444/udp, 0.0.0.0:7000-7001->7000-7001/tcp, [::]:7000->7000/tcp, \
+             0.0.0.0:7003->7003/tcp, 0.0.0.0:8080->80/tcp"
+        );
     }
 
     #[test]

@@ -425,7 +425,7 @@ fn connect_and_disconnect_while_traffic_runs() {
 fn many_starts_at_once() {
     let e = Engine::new();
     e.ok(["network", "create", "net"]);
-    let starts: Vec<_> = (0..20)
+    let starts: Vec<_> = (0..50)
         .map(|n| {
             let network = if n % 2 == 0 { "net" } else { "bridge" };
             e.spawn(["run", "-d", "--network", network, "-p", "80", "bb", "sleep", "1000"])
@@ -449,7 +449,7 @@ fn many_starts_at_once() {
     for list in [&mut addresses, &mut ports] {
         list.sort();
         list.dedup();
-        assert_eq!(list.len(), 20, "{list:?}");
+        assert_eq!(list.len(), 50, "{list:?}");
     }
     for to in addresses.iter().filter(|a| **a != address(&e, &ids[0], "net")).take(3) {
         let network = address(&e, &ids[0], "net");

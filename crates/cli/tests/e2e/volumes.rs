@@ -150,7 +150,7 @@ fn a_part_of_a_volume_stays_in_it() {
         "run",
         "--rm",
         "-v",
-        "v:/v",
+        "vol:/v",
         "bb",
         "sh",
         "-c",

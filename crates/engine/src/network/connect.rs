@@ -288,6 +288,7 @@ impl Engine {
         self.make_ready(host, &[&joined.network])?;
         let namespace = self.namespace_of(record)?;
         self.plug_one(host, joined, namespace.as_fd())?;
+        self.await_ports(std::slice::from_ref(joined))?;
         if joined.has_names() {
             self.serve_names(&record.id, namespace.as_fd())?;
         }

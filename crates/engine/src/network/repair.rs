@@ -240,6 +240,7 @@ impl Engine {
                 // Its ports are seen to later, all at once.
                 let again = Joined { ports: Vec::new(), ..joined.clone() };
                 self.plug_one(host, &again, namespace.as_fd())?;
+                self.await_ports(std::slice::from_ref(&again))?;
                 report
                     .done
                     .push(format!("plugged container {} into network {name} anew", record.name));

@@ -333,7 +333,17 @@ impl Engine {
         Ok(Attached { namespace, joined, names })
     }
 
-    /// Plugs a namespace into one network.
+    /// Waits until the bridges forward to a container's ports.
+    pub(crate) fn await_ports(&self, joined: &[Joined]) -> Result<()> {
+        for joined in joined {
+            if let Some(bridged) = bridged(&joined.network) {
+                self.network_host()?.wait_for_port(&bridged, &joined.endpoint.container)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plugs a namespace into one network; [`Engine::await_ports`] is to follow.
     pub(super) fn plug_one(
         &self,
         host: &Host,
@@ -343,11 +353,11 @@ impl Engine {
         let plug = joined.plug()?;
         let network = &joined.network;
         match bridged(network) {
-            Some(bridged) => match host.plug(&bridged, &plug, namespace) {
+            Some(bridged) => match host.begin_plug(&bridged, &plug, namespace) {
                 // Somebody put the bridge away between our look and now.
                 Err(e) if e.errno() == Some(rustix::io::Errno::NODEV) => {
                     host.make(&bridged)?;
-                    host.plug(&bridged, &plug, namespace)
+                    host.begin_plug(&bridged, &plug, namespace)
                 }
                 other => other,
             }?,
