@@ -39,7 +39,8 @@ impl Address {
         let (url, fragment) = text.split_once('#').unwrap_or((text, ""));
         let http = url.starts_with("http://") || url.starts_with("https://");
         let git = ["git://", "ssh://", "git@"].iter().any(|scheme| url.starts_with(scheme));
-        if !git && !(http && url.ends_with(".git")) {
+        let repository = http && url.ends_with(".git");
+        if !git && !repository {
             return http.then(|| Self::Url(text.to_owned()));
         }
         let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
