@@ -87,6 +87,8 @@ pub struct Options {
     pub jobs: usize,
     /// `--secret`: files by ID.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// `--ssh`: sockets of agents by ID.
+    pub agents: BTreeMap<String, PathBuf>,
 }
 
 impl Options {
@@ -121,6 +123,7 @@ impl Options {
             image: true,
             jobs: 1,
             secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
         }
     }
 }

@@ -208,13 +208,7 @@ impl Job<'_> {
                     extras.mounts.push(bind(&path, &target, mount.read_only == Some(true)));
                 }
                 MountKind::Secret => self.secret(mount, &mut extras)?,
-                MountKind::Ssh => {
-                    if mount.required {
-                        return Err(Error::Invalid(
-                            "agents are not passed on by this version: --mount=type=ssh cannot be required".into(),
-                        ));
-                    }
-                }
+                MountKind::Ssh => self.agent(mount, &mut extras)?,
             }
         }
         Ok(extras)
@@ -355,6 +349,29 @@ impl Job<'_> {
         write().map_err(io(|| format!("writing the secret {id} for the step")))?;
         let target = mount.target.clone().unwrap_or_else(|| format!("/run/secrets/{id}"));
         extras.mounts.push(bind(&path, &target, true));
+        extras.places.push(target);
+        Ok(())
+    }
+
+    /// The socket of an agent, which the step talks to as if it were here.
+    fn agent(&self, mount: &Mount, extras: &mut Extras) -> Result<()> {
+        let id = mount.id.clone().unwrap_or_else(|| "default".into());
+        let Some(socket) = self.options.agents.get(&id) else {
+            if mount.required {
+                return Err(Error::Invalid(format!(
+                    "ssh agent {id}: not found; give its socket with --ssh {id}[=SOCKET]"
+                )));
+            }
+            return Ok(());
+        };
+        let number = extras.mounts.len();
+        let target = mount.target.clone();
+        let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{number}"));
+        // The first one is the one that programs find.
+        if !extras.environment.iter().any(|text| text.starts_with("SSH_AUTH_SOCK=")) {
+            extras.environment.push(format!("SSH_AUTH_SOCK={target}"));
+        }
+        extras.mounts.push(bind(socket, &target, true));
         extras.places.push(target);
         Ok(())
     }

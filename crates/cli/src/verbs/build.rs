@@ -117,6 +117,9 @@ pub(crate) struct Args {
     /// A secret of the steps: id=name[,src=file|env=variable]
     #[arg(long, value_name = "list")]
     secret: Vec<String>,
+    /// An agent for steps with --mount=type=ssh: default, or id=socket
+    #[arg(long, value_name = "list")]
+    ssh: Vec<String>,
     /// Security options of the steps
     #[arg(long, value_name = "strings")]
     security_opt: Vec<String>,
@@ -369,6 +372,7 @@ impl Args {
             options.labels.insert(name.to_owned(), value.to_owned());
         }
         options.secrets = secrets(&self.secret)?;
+        options.agents = agents(&self.ssh)?;
         options.tags.clone_from(&self.tag);
         options.target.clone_from(&self.target);
         options.jobs = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
@@ -500,6 +504,32 @@ impl Output {
         out.flush()?;
         Ok(())
     }
+}
+
+/// Reads `--ssh`.
+fn agents(list: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    use std::os::unix::fs::FileTypeExt;
+    let mut agents = BTreeMap::new();
+    for text in list {
+        let bad = |why: &str| Failure::new(1, format!("--ssh {text}: {why}"));
+        let (id, socket) = match text.split_once('=') {
+            Some((id, path)) => (id, PathBuf::from(path)),
+            None => {
+                let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
+                let none = || bad("no agent is running here: SSH_AUTH_SOCK is not set");
+                (text.as_str(), PathBuf::from(socket.ok_or_else(none)?))
+            }
+        };
+        let metadata = std::fs::metadata(&socket)
+            .map_err(|e| bad(&format!("looking at {}: {e}", socket.display())))?;
+        if !metadata.file_type().is_socket() {
+            let why = "is no agent's socket; start an agent and add the key to it";
+            return Err(bad(&format!("{} {why}", socket.display())));
+        }
+        let socket = std::fs::canonicalize(&socket).unwrap_or(socket);
+        agents.insert(id.to_owned(), socket);
+    }
+    Ok(agents)
 }
 
 /// Reads `--secret`.

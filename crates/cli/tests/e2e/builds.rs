@@ -562,3 +562,21 @@ fn a_terminal_shows_what_runs() {
     );
     e.finish();
 }
+
+#[test]
+fn a_step_gets_the_socket_of_an_agent() {
+    let e = Engine::new();
+    let socket = e.path("agent.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let file = "FROM bb\nRUN --mount=type=ssh,required [ -S $SSH_AUTH_SOCK ] && stat -c 'inode %i' $SSH_AUTH_SOCK\n\
+        RUN [ ! -e /run/buildkit ] && [ -z \"$SSH_AUTH_SOCK\" ]\n";
+    let dir = context(&e, "ctx", &[("Dockerfile", file)]);
+    let said = build_fails(&e, &dir, &[]);
+    assert!(said.contains("ssh agent default: not found"), "{said}");
+    let said = build_fails(&e, &dir, &["--ssh", &format!("default={}", dir.display())]);
+    assert!(said.contains("no agent's socket"), "{said}");
+    let said = build(&e, &dir, &["--ssh", &format!("default={}", socket.display())]);
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&socket).unwrap());
+    assert!(said.contains(&format!("inode {inode}")), "{said}");
+    e.finish();
+}
