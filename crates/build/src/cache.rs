@@ -57,12 +57,17 @@ pub struct MountCache {
     pub size: u64,
 }
 
+/// Where the directories of cache mounts are.
+pub(crate) fn mounts_directory(engine: &Engine) -> std::path::PathBuf {
+    engine.data_root().join("cache/mounts")
+}
+
 /// The directories of cache mounts.
 ///
 /// # Errors
 /// Those of reading.
 pub fn mounts(engine: &Engine) -> Result<Vec<MountCache>> {
-    let parent = engine.data_root().join("cache/mounts");
+    let parent = mounts_directory(engine);
     let mut list = Vec::new();
     let Ok(entries) = std::fs::read_dir(&parent) else { return Ok(list) };
     for entry in entries.flatten() {
@@ -95,7 +100,7 @@ fn bytes_below(path: &std::path::Path, depth: usize) -> u64 {
 /// # Errors
 /// Those of removing.
 pub fn remove_mounts(engine: &Engine) -> Result<u64> {
-    let parent = engine.data_root().join("cache/mounts");
+    let parent = mounts_directory(engine);
     let mut freed = 0u64;
     for mount in mounts(engine)? {
         let path = parent.join(&mount.name);

@@ -332,11 +332,12 @@ impl Job<'_> {
             Error::Invalid(format!("{url}: this build fetches nothing from elsewhere"))
         })?;
         let directory = Temporary::new(self.engine)?;
-        let path = remote::download(client, url, directory.path())?;
+        let path = remote::download(client, url, directory.path(), &self.stop)?;
         if let Some(digest) = digest {
             remote::check(&path, url, digest)?;
         }
-        let tree = Tree::open(directory.path(), Ignore::default())?;
+        let mut tree = Tree::open(directory.path(), Ignore::default())?;
+        tree.stop = self.stop.clone();
         let mut sources = tree.find("file", &Ignore::default())?;
         for source in &mut sources {
             source.name = name.clone().into_bytes();
@@ -352,7 +353,8 @@ impl Job<'_> {
                 let directory = Temporary::new(self.engine)?;
                 repository.check_out(&commit, directory.path(), keep)?;
                 let root = repository.within(directory.path())?;
-                let tree = Tree::open(&root, Ignore::default())?;
+                let mut tree = Tree::open(&root, Ignore::default())?;
+                tree.stop = self.stop.clone();
                 let sources = tree.find("/", &Ignore::default())?;
                 Ok(Here { tree, sources, _directory: directory })
             }
@@ -413,11 +415,11 @@ fn unpack(
 ) -> Result<()> {
     target.directory(path, owner)?;
     let Some(item) = source.items.first() else { return Ok(()) };
-    let mut file = std::fs::File::from(tree.open_item(source, item)?);
+    let mut file = tree.stop.within(std::fs::File::from(tree.open_item(source, item)?));
     let options = store::copy::UntarOptions { owner, ..store::copy::UntarOptions::default() };
     let name = String::from_utf8_lossy(&source.asked).into_owned();
     store::copy::untar_into(target.root().as_fd(), path, &mut file, options)
-        .map_err(|e| Error::Invalid(format!("unpacking {name}: {e}")))?;
+        .map_err(|e| tree.stop.or(Error::Invalid(format!("unpacking {name}: {e}"))))?;
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use crate::options::{Context, File, Options};
 use crate::plan::{Base, Origin, Plan, PlannedStage};
 use crate::progress::{Event, Progress};
 use crate::stage::Stage;
+use crate::stop::Stop;
 use crate::tree::{Known, Tree};
 
 /// No Dockerfile is larger.
@@ -122,6 +123,7 @@ pub fn build(
         known: known_path.as_deref().map(Known::load).unwrap_or_default(),
         progress,
         counter: &counter,
+        stop: Stop::default(),
         step: 0,
         began: Instant::now(),
         reported: 0,
@@ -182,6 +184,8 @@ pub(crate) struct Job<'a> {
     pub(crate) progress: &'a mut dyn Progress,
     /// Steps that were begun, over the whole build.
     pub(crate) counter: &'a AtomicUsize,
+    /// Somebody gave the build up, or a stage beside this one failed.
+    pub(crate) stop: Stop,
     /// The step under way.
     pub(crate) step: usize,
     /// When it began.
@@ -400,11 +404,14 @@ impl Job<'_> {
                     tree = Tree::open(&path, ignore)?;
                 }
                 tree.name = format!("the context {name}");
+                tree.stop = self.stop.clone();
                 return Ok(tree);
             }
         };
         let layers = self.layers_of(origin)?;
-        Tree::of_mount(self.engine.mount_layers(&layers)?, name)
+        let mut tree = Tree::of_mount(self.engine.mount_layers(&layers)?, name)?;
+        tree.stop = self.stop.clone();
+        Ok(tree)
     }
 
     /// The layer of a step: from the cache, or by doing it.

@@ -10,12 +10,14 @@
 //! writes into root filesystems in the same way. This crate knows no terminal and no environment variables; what
 //! happens it tells a [`Progress`]. `docs/build.md` is the page for users.
 
+mod agent;
 pub mod cache;
 mod copying;
 mod error;
 mod job;
 mod key;
 pub mod language;
+mod mounting;
 mod options;
 pub mod output;
 mod place;
@@ -26,6 +28,7 @@ mod running;
 mod scope;
 mod side_by_side;
 mod stage;
+mod stop;
 mod tree;
 pub mod upload;
 pub mod verify;

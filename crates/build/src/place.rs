@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{
@@ -285,6 +286,7 @@ impl Target {
         at: &[u8],
         name: &[u8],
     ) -> Result<()> {
+        tree.stop.check()?;
         let path = join(at, name);
         let what = || format!("writing /{} in the image", shown(&path));
         let own = if tree.identities { (item.stat.st_uid, item.stat.st_gid) } else { (0, 0) };
@@ -349,7 +351,14 @@ impl Target {
                     .map_err(io(what))?;
                 let mut to = File::from(to);
                 let mut from = File::from(tree.open_item(source, item)?);
-                std::io::copy(&mut from, &mut to).map_err(io(what))?;
+                // In pieces, since one file may be all there is.
+                const PIECE: u64 = 32 << 20;
+                let mut piece = PIECE;
+                while piece == PIECE {
+                    tree.stop.check()?;
+                    let mut part = Read::by_ref(&mut from).take(PIECE);
+                    piece = std::io::copy(&mut part, &mut to).map_err(io(what))?;
+                }
                 rustix::fs::fchown(&to, uid, gid).map_err(io(what))?;
                 rustix::fs::fchmod(&to, mode).map_err(io(what))?;
                 self.attributes(tree, source, item, &to, &path)?;
@@ -447,7 +456,6 @@ fn stamps(item: &Item) -> Timestamps {
 
 /// Finds an owner by name or number: `user`, `user:group`, with the root's own lists.
 pub(crate) fn owner(root: impl AsFd, text: &str) -> Result<(u32, u32), String> {
-    use std::io::Read;
     let read = |path: &str| {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let mut text = String::new();

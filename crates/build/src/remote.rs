@@ -13,6 +13,7 @@ use registry::Client;
 
 use crate::error::{Error, Result, io};
 use crate::options::{Context, File};
+use crate::stop::Stop;
 use crate::upload::{Temporary, Unpacked, is_archive};
 
 /// A repository, with what of it is wanted: `https://host/name.git#branch:directory`.
@@ -107,7 +108,7 @@ pub fn context(engine: &Engine, client: &Client, text: &str) -> Result<Fetched> 
         }
         Some(Address::Url(url)) => {
             let temporary = Temporary::new(engine)?;
-            let path = download(client, &url, temporary.path())?;
+            let path = download(client, &url, temporary.path(), &Stop::default())?;
             let what = || format!("reading {}", path.display());
             let mut file = std::fs::File::open(&path).map_err(io(what))?;
             let mut start = Vec::new();
@@ -168,13 +169,18 @@ fn decoded(text: &str) -> String {
 }
 
 /// Fetches a file into a directory, where it is called `file`, with the time that the server says.
-pub(crate) fn download(client: &Client, url: &str, directory: &Path) -> Result<PathBuf> {
+pub(crate) fn download(
+    client: &Client,
+    url: &str,
+    directory: &Path,
+    stop: &Stop,
+) -> Result<PathBuf> {
     let path = directory.join("file");
     let what = || format!("writing {}", path.display());
     let mut file = std::fs::File::create(&path).map_err(io(what))?;
     let fetched = client
-        .download(url, &mut file)
-        .map_err(|error| Error::Invalid(format!("failed to fetch {url}: {error}")))?;
+        .download(url, &mut stop.within(&mut file))
+        .map_err(|error| stop.or(Error::Invalid(format!("failed to fetch {url}: {error}"))))?;
     let seconds = fetched.modified.and_then(|time| u64::try_from(time).ok()).unwrap_or(0);
     let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH);
     let mut finish = || -> std::io::Result<()> {

@@ -112,6 +112,7 @@ impl<'a> Job<'a> {
     }
 
     fn with_threads(&mut self, watch: Option<&OwnedFd>) -> Result<()> {
+        let stop = self.stop.clone();
         let (ended, end) = pipe()?;
         let mut end = Some(end);
         // Tells the watching thread that there is nothing to watch any more.
@@ -172,12 +173,14 @@ impl<'a> Job<'a> {
                             // What the others say after the first one is its consequence.
                             Err(error) => {
                                 failure.get_or_insert(error);
+                                stop.set();
                                 end = None;
                             }
                         }
                     }
                     Told::GivenUp => {
                         failure.get_or_insert(Error::GivenUp);
+                        stop.set();
                         end = None;
                     }
                 }
@@ -203,7 +206,11 @@ impl<'a> Job<'a> {
         mut teller: Teller,
     ) -> Result<impl FnOnce() + Send + 'a> {
         let engine = self.engine.another()?;
-        let context = self.context.as_ref().map(Tree::try_clone).transpose()?;
+        let mut context = self.context.as_ref().map(Tree::try_clone).transpose()?;
+        let stop = self.stop.clone();
+        if let Some(context) = &mut context {
+            context.stop = stop.clone();
+        }
         let (client, options, plan, counter) = (self.client, self.options, self.plan, self.counter);
         let known = self.known.clone();
         let images = self.images.clone();
@@ -223,6 +230,7 @@ impl<'a> Job<'a> {
                 known,
                 progress: &mut teller,
                 counter,
+                stop,
                 step: 0,
                 began: Instant::now(),
                 reported: 0,

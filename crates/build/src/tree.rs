@@ -15,6 +15,7 @@ use crate::error::{Error, Result, io};
 use crate::language::dockerignore::{Ignore, Matched, clean};
 use crate::language::glob;
 use crate::language::problem::nearest;
+use crate::stop::Stop;
 
 /// A tree of files.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Tree {
     ignore: Ignore,
     /// Owners and attributes belong to the content; in a context of the host they do not.
     pub(crate) identities: bool,
+    /// Reading ends when the build does.
+    pub(crate) stop: Stop,
 }
 
 /// One file below a source.
@@ -141,7 +144,8 @@ impl Tree {
     pub(crate) fn try_clone(&self) -> Result<Self> {
         let root = self.root.try_clone().map_err(io(|| format!("opening {}", self.name)))?;
         let (above, name) = (self.above.clone(), self.name.clone());
-        Ok(Self { root, above, name, ignore: self.ignore.clone(), identities: self.identities })
+        let (ignore, stop) = (self.ignore.clone(), self.stop.clone());
+        Ok(Self { root, above, name, ignore, identities: self.identities, stop })
     }
 
     fn new(root: OwnedFd, name: String, ignore: Ignore, identities: bool) -> Result<Self> {
@@ -149,7 +153,7 @@ impl Tree {
         if above == b"/" {
             above.clear();
         }
-        Ok(Self { root, above, name, ignore, identities })
+        Ok(Self { root, above, name, ignore, identities, stop: Stop::default() })
     }
 
     /// Reads one small file of the tree, as for a Dockerfile; None if there is none.
@@ -364,6 +368,7 @@ impl Tree {
             put(&source.name);
             put(&source.asked);
             for item in &source.items {
+                self.stop.check()?;
                 put(&item.path);
                 put(&item.stat.st_mode.to_le_bytes());
                 if self.identities {
@@ -502,7 +507,8 @@ impl Known {
         let fd = tree.open_item(source, item)?;
         let what = || format!("reading {} of {}", shown(&item.path), tree.name);
         let mut hasher = Hasher::sha256();
-        std::io::copy(&mut std::fs::File::from(fd), &mut hasher).map_err(io(what))?;
+        std::io::copy(&mut tree.stop.within(std::fs::File::from(fd)), &mut hasher)
+            .map_err(|error| tree.stop.or(io(what)(error)))?;
         let digest = hasher.finish();
         // A file that was changed a moment ago may be changed again within the same tick of its clock.
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;

@@ -130,8 +130,8 @@ pub enum MountKind {
     Ssh,
 }
 
-/// Who may use a cache at the same time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Who may use a cache at the same time; what is stricter comes later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sharing {
     /// Everybody.
     #[default]

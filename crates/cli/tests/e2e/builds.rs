@@ -12,7 +12,7 @@ use crate::harness::{Engine, text, until};
 use screen::Screen;
 
 /// A context with these files.
-fn context(e: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn context(e: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
     let dir = e.path(name);
     for (path, content) in files {
         let path = dir.join(path);
@@ -24,7 +24,7 @@ fn context(e: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
 
 /// Builds without a network; what it reported.
 #[track_caller]
-fn build(e: &Engine, dir: &Path, more: &[&str]) -> String {
+pub(crate) fn build(e: &Engine, dir: &Path, more: &[&str]) -> String {
     let mut args = vec!["build", "--network", "none"];
     args.extend(more);
     args.push(dir.to_str().unwrap());
@@ -34,7 +34,7 @@ fn build(e: &Engine, dir: &Path, more: &[&str]) -> String {
 }
 
 #[track_caller]
-fn build_fails(e: &Engine, dir: &Path, more: &[&str]) -> String {
+pub(crate) fn build_fails(e: &Engine, dir: &Path, more: &[&str]) -> String {
     let mut args = vec!["build", "--network", "none"];
     args.extend(more);
     args.push(dir.to_str().unwrap());
@@ -560,23 +560,5 @@ fn a_terminal_shows_what_runs() {
         "{}",
         screen.seen
     );
-    e.finish();
-}
-
-#[test]
-fn a_step_gets_the_socket_of_an_agent() {
-    let e = Engine::new();
-    let socket = e.path("agent.sock");
-    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let file = "FROM bb\nRUN --mount=type=ssh,required [ -S $SSH_AUTH_SOCK ] && stat -c 'inode %i' $SSH_AUTH_SOCK\n\
-        RUN [ ! -e /run/buildkit ] && [ -z \"$SSH_AUTH_SOCK\" ]\n";
-    let dir = context(&e, "ctx", &[("Dockerfile", file)]);
-    let said = build_fails(&e, &dir, &[]);
-    assert!(said.contains("ssh agent default: not found"), "{said}");
-    let said = build_fails(&e, &dir, &["--ssh", &format!("default={}", dir.display())]);
-    assert!(said.contains("no agent's socket"), "{said}");
-    let said = build(&e, &dir, &["--ssh", &format!("default={}", socket.display())]);
-    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&socket).unwrap());
-    assert!(said.contains(&format!("inode {inode}")), "{said}");
     e.finish();
 }

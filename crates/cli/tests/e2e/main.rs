@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod build_mounts;
 mod builds;
 mod containers;
 mod cost;
