@@ -174,7 +174,7 @@ impl Job<'_> {
             let layers = if copy.link { &[][..] } else { &stage.layers };
             let fetch = |remote| job.fetched(remote);
             let remote = remote.into_iter().map(fetch).collect::<Result<Vec<_>>>()?;
-            job.files(layers, epoch, |root| {
+            job.files(layers, epoch, |root, _| {
                 let chown = chown.as_deref().map(|text| owner(&root, text)).transpose();
                 let chown = chown.map_err(Error::Invalid)?;
                 let placing = Placing { owner: chown, mode, parents: copy.parents };

@@ -226,7 +226,10 @@ impl Job<'_> {
             }
         }
         let last = self.stages.get(&plan.target).cloned();
-        let stage = last.ok_or_else(|| Error::Invalid("the plan has no target".into()))?;
+        let mut stage = last.ok_or_else(|| Error::Invalid("the plan has no target".into()))?;
+        if self.options.squash {
+            stage = self.squash(stage)?;
+        }
         let layers = stage.layers.clone();
         let image = if self.options.image { Some(self.image(stage)?) } else { None };
         Ok((image, layers))

@@ -83,6 +83,8 @@ pub struct Options {
     pub source_date_epoch: Option<i64>,
     /// An image is made; without it only the files.
     pub image: bool,
+    /// What is above the base becomes one layer.
+    pub squash: bool,
     /// Stages that are done at the same time at the most.
     pub jobs: usize,
     /// `--secret`: files by ID.
@@ -121,6 +123,7 @@ impl Options {
             ulimits: Vec::new(),
             source_date_epoch: None,
             image: true,
+            squash: false,
             jobs: 1,
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),

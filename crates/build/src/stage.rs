@@ -1,5 +1,7 @@
 //! A stage under way: its layers, and the configuration that its instructions have made so far.
 
+use std::os::fd::AsFd;
+
 use oci::DiffId;
 use oci::config::{ContainerConfig, Empty, Healthcheck, History, ImageConfig};
 use oci::manifest::Platform;
@@ -25,6 +27,8 @@ pub(crate) struct Stage {
     pub(crate) scope: Scope,
     /// The newest time among all that was read so far.
     pub(crate) epoch: i64,
+    /// How many of the layers are those of the image it begins with, and how many entries of its history.
+    pub(crate) base: (usize, usize),
     /// Results may be taken from the cache.
     pub(crate) cached: bool,
     /// A `CMD` of this stage is not the base's, which an `ENTRYPOINT` drops.
@@ -38,7 +42,8 @@ impl Stage {
         if scope.environment("PATH").is_none() {
             scope.set("PATH", PATH);
         }
-        Self { index: 0, layers, image, scope, epoch, cached: true, own_command: false }
+        let base = (layers.len(), image.history.len());
+        Self { index: 0, base, layers, image, scope, epoch, cached: true, own_command: false }
     }
 
     pub(crate) fn scratch(platform: &Platform) -> Self {
@@ -259,6 +264,34 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// Makes one layer of all that are above the base.
+    pub(crate) fn squash(&mut self, mut stage: Stage) -> Result<Stage> {
+        let (count, told) = stage.base;
+        let above = stage.layers.split_off(count.min(stage.layers.len()));
+        if above.len() < 2 {
+            stage.layers.extend(above);
+            return Ok(stage);
+        }
+        self.begin(format!("squash {} layers", above.len()));
+        let mut key = Key::new("squash");
+        key.layers(&stage.layers).layers(&above);
+        let epoch = self.epoch(&stage, 0);
+        let done = self.layer(&mut stage, key, "squash", epoch, |job, stage| {
+            job.files(&stage.layers, epoch, |root, engine| {
+                above.iter().try_for_each(|layer| Ok(engine.apply_layer(root.as_fd(), layer)?))
+            })
+        });
+        if done.is_err() {
+            self.failed();
+        }
+        done?;
+        for entry in stage.image.history.iter_mut().skip(told) {
+            entry.empty_layer = true;
+        }
+        stage.history(format!("squash {} layers", above.len()), epoch, false);
+        Ok(stage)
+    }
+
     fn workdir(&mut self, stage: &mut Stage, path: &str, title: String) -> Result<()> {
         if path.is_empty() {
             return Err(Error::Invalid("WORKDIR needs a path: a variable in it is empty".into()));
@@ -275,7 +308,7 @@ impl Job<'_> {
         let mut key = Key::new("workdir");
         key.layers(&stage.layers).put(&path);
         self.layer(stage, key, &said, epoch, |job, stage| {
-            job.files(&stage.layers, epoch, |root| {
+            job.files(&stage.layers, epoch, |root, _| {
                 let target = Target::new(root, Placing::default());
                 target.directory(path.trim_matches('/').as_bytes(), None).map(drop)
             })
@@ -289,7 +322,7 @@ impl Job<'_> {
         &mut self,
         layers: &[DiffId],
         epoch: i64,
-        change: impl FnOnce(std::os::fd::OwnedFd) -> Result<()>,
+        change: impl FnOnce(std::os::fd::OwnedFd, &engine::Engine) -> Result<()>,
     ) -> Result<(DiffId, u64)> {
         // No program of it will run, but every container has one.
         let config = engine::types::Config {
@@ -302,7 +335,7 @@ impl Job<'_> {
         };
         let id = self.engine.create_step(layers, config, host, false)?;
         let made = (|| -> Result<_> {
-            change(self.engine.mount_step(&id)?)?;
+            change(self.engine.mount_step(&id)?, self.engine)?;
             Ok(self.engine.commit_step(&id, epoch)?)
         })();
         let removed = self.engine.remove_step(&id);

@@ -4,7 +4,7 @@
 //! A build holds the store ([`Engine::hold`]) so that no layer goes under its feet. Its containers carry the
 //! identity of its process: what a killed build left is found and removed by the next one.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci::config::ImageConfig;
 use oci::{DiffId, Reference};
@@ -97,6 +97,14 @@ impl Engine {
     pub fn export_layers(&self, layers: &[DiffId], out: &mut dyn std::io::Write) -> Result<()> {
         let root = self.store().mount_layers(layers)?;
         Ok(self.store().export_tar(root.as_fd(), out)?)
+    }
+
+    /// Makes the changes of a layer to the files below a directory.
+    ///
+    /// # Errors
+    /// A layer that is not here; those of writing.
+    pub fn apply_layer(&self, root: BorrowedFd<'_>, layer: &DiffId) -> Result<()> {
+        Ok(self.store().apply_layer(root, layer)?)
     }
 
     /// Opens the archive of a layer.

@@ -1,9 +1,10 @@
 //! What building an image needs of the store: layers made of steps, and which step made which layer.
 
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci::config::{ImageConfig, RootFs};
+use oci::tar::TarReader;
 use oci::{DiffId, ImageId, Reference};
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::mount::MountAttrFlags;
@@ -13,6 +14,7 @@ use crate::image::NewImage;
 use crate::incoming::Incoming;
 use crate::layer::insert_layer;
 use crate::tree::{TreeOptions, finish_stream, tree_stream};
+use crate::unpack::{UnpackOptions, unpack};
 use crate::{Error, ImageRecord, Result, Store, WritableLayer, files, overlay};
 
 /// The result of a build step.
@@ -185,6 +187,25 @@ impl Store {
         layers.push(staged.diff_id);
         self.publish_layers(&[&staged], &layers)?;
         Ok((staged.diff_id, staged.info.size))
+    }
+
+    /// Makes the changes of a layer to the files below a directory.
+    ///
+    /// # Errors
+    /// A layer that is missing; those of writing.
+    pub fn apply_layer(&self, root: BorrowedFd<'_>, diff_id: &DiffId) -> Result<()> {
+        // A mount is not open for changes itself.
+        let root = files::open_dir(&root, c".")
+            .map_err(io(|| "opening the files of a step".to_owned()))?;
+        let own = |options: &UnpackOptions| {
+            let file = std::io::BufReader::with_capacity(256 << 10, self.open_layer(diff_id)?);
+            let mut tar = TarReader::new(file);
+            unpack(&mut tar, root.as_fd(), options, &mut |_| Ok(()))
+        };
+        // What is hidden goes first: the names in an archive are in no order that would allow for less.
+        own(&UnpackOptions { remove_hidden: true, ..UnpackOptions::default() })?;
+        own(&UnpackOptions { skip_whiteouts: true, ..UnpackOptions::default() })?;
+        Ok(())
     }
 
     /// Opens a layer's archive.

@@ -208,6 +208,7 @@ pub fn untar_into(
         owner: options.owner,
         limit: options.limit,
         base: base.to_vec(),
+        ..UnpackOptions::default()
     };
     unpack(&mut tar, root, &unpack_options, &mut |_| Ok(()))?;
     drop(tar);

@@ -14,7 +14,9 @@ use std::rc::Rc;
 use oci::limits;
 use oci::tar::path::{checked, clean, clean_in_root, join, shown, split};
 use oci::tar::{Entry, Kind, TarReader, Time};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use crate::error::io;
@@ -25,6 +27,10 @@ use crate::{Error, Result, files};
 pub(crate) struct UnpackOptions {
     /// `.wh.` files become overlay whiteouts; otherwise they are files like any other.
     pub(crate) whiteouts: bool,
+    /// Only the `.wh.` files are looked at: what they hide is removed. Nothing is followed.
+    pub(crate) remove_hidden: bool,
+    /// `.wh.` files are left out.
+    pub(crate) skip_whiteouts: bool,
     /// A directory is not replaced by something else nor the other way round: an error instead.
     pub(crate) no_replace_kind: bool,
     /// Everything belongs to this user and group instead of the archive's.
@@ -104,6 +110,12 @@ impl Unpacker<'_> {
                 let root = self.root;
                 self.directory_attributes(root, &path, entry)?;
             }
+            return Ok(());
+        }
+        if self.options.remove_hidden {
+            return self.remove_hidden(entry, parent_path, name);
+        }
+        if self.options.skip_whiteouts && name.starts_with(WHITEOUT) {
             return Ok(());
         }
         if self.options.whiteouts && name.starts_with(WHITEOUT) {
@@ -537,6 +549,37 @@ impl Unpacker<'_> {
             },
             Err(error) => Err(self.fail(entry, "creating the whiteout")(error)),
         }
+    }
+
+    /// Removes what a whiteout hides.
+    fn remove_hidden(&mut self, entry: &Entry, parent_path: &[u8], name: &[u8]) -> Result<()> {
+        let Some(hidden) = name.strip_prefix(WHITEOUT) else { return Ok(()) };
+        if name.starts_with(WHITEOUT_META) && name != WHITEOUT_OPAQUE {
+            return Ok(());
+        }
+        // A directory that is about to take the place of a link hides nothing behind the link.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        let path: &[u8] = if parent_path.is_empty() { b"." } else { parent_path };
+        let parent = match rustix::fs::openat2(self.root, path, flags, Mode::empty(), resolve) {
+            Ok(parent) => parent,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            Err(error) => return Err(self.fail(entry, "opening the directory of")(error)),
+        };
+        let names = if name == WHITEOUT_OPAQUE {
+            files::names(&parent).map_err(self.fail(entry, "reading the directory of"))?
+        } else if matches!(hidden, b"" | b"." | b"..") {
+            return Err(refused(&entry.path, "it is a whiteout of nothing"));
+        } else {
+            vec![self.name(entry, hidden)?]
+        };
+        for name in names {
+            match files::remove_tree(parent.as_fd(), &name) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(self.fail(entry, "removing what is hidden by")(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Last, because putting something into a directory changes its time. A directory that was

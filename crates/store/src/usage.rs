@@ -39,6 +39,8 @@ pub struct DiskUsage {
     pub structure: u64,
     /// Whatever else is there.
     pub other: Vec<OtherUsage>,
+    /// Directories of builds' cache mounts, by their names.
+    pub cache_mounts: BTreeMap<String, u64>,
 }
 
 /// One layer's share.
@@ -78,6 +80,7 @@ impl DiskUsage {
             + self.temporary
             + self.trash
             + self.structure
+            + self.cache_mounts.values().sum::<u64>()
             + self.other.iter().map(|other| other.bytes).sum::<u64>()
     }
 
@@ -121,6 +124,14 @@ impl Store {
                 "volumes" => self.volume_usage(&mut usage)?,
                 "tmp" => usage.temporary += self.bytes("tmp")?,
                 "trash" => usage.trash += self.bytes("trash")?,
+                "cache" => {
+                    usage.structure += self.bytes("cache")?;
+                    for name in self.directory_names("cache/mounts").unwrap_or_default() {
+                        let bytes = self.bytes(&format!("cache/mounts/{name}"))?;
+                        usage.structure = usage.structure.saturating_sub(bytes);
+                        usage.cache_mounts.insert(name, bytes);
+                    }
+                }
                 "base" | "empty" | "version" | "lock" | "form" | "storage" => {
                     usage.structure += self.bytes(&name)?
                 }

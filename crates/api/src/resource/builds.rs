@@ -109,12 +109,7 @@ fn options(query: &Query) -> Result<Options, Failure> {
     options.cpuset_cpus = query.text("cpusetcpus").unwrap_or_default().to_owned();
     options.cpuset_mems = query.text("cpusetmems").unwrap_or_default().to_owned();
     options.cgroup_parent = query.text("cgroupparent").unwrap_or_default().to_owned();
-    if query.flag("squash") {
-        return Err(Failure::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "squash: layers are not merged by this version; COPY --from a stage into one from scratch",
-        ));
-    }
+    options.squash = query.flag("squash");
     if let Some(text) = options.build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty())
     {
         let seconds = text.trim().parse().ok().filter(|seconds| *seconds >= 0);

@@ -123,8 +123,8 @@ pub(crate) struct Args {
     /// Security options of the steps
     #[arg(long, value_name = "strings")]
     security_opt: Vec<String>,
-    /// Make one layer of all (not known to this version)
-    #[arg(long, hide = true)]
+    /// Make one layer of all that are above the base
+    #[arg(long)]
     squash: bool,
     /// Size of the steps' /dev/shm
     #[arg(long, value_name = "bytes", value_parser = parse_size)]
@@ -158,11 +158,6 @@ impl Verb for Args {
         if !matches!(self.isolation.as_str(), "" | "default") {
             let why = "how containers are kept apart can be chosen on Windows only";
             return Err(Failure::new(1, format!("--isolation {}: {why}", self.isolation)).into());
-        }
-        if self.squash {
-            let why =
-                "layers are not merged by this version; COPY --from a stage into one from scratch";
-            return Err(Failure::new(1, format!("--squash: {why}")).into());
         }
         if !self.cache_from.is_empty() && !self.quiet {
             context::note("WARNING: --cache-from: only the cache of this engine is used");
@@ -380,6 +375,7 @@ impl Args {
         options.no_cache = self.no_cache;
         options.no_cache_filter.clone_from(&self.no_cache_filter);
         options.pull = self.pull;
+        options.squash = self.squash;
         options.network.clone_from(&self.network);
         options.add_hosts.clone_from(&self.add_host);
         options.shm_size = self.shm_size.unwrap_or(0);

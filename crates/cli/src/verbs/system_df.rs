@@ -79,6 +79,38 @@ fn line(kind: &str, total: usize, active: usize, size: i64, reclaimable: i64) ->
     ])
 }
 
+/// Bytes that only builds keep.
+fn cached(u: &DiskUsage) -> i64 {
+    let own = u.build_cache.iter().filter(|record| record["Shared"] != true);
+    own.filter_map(|record| record["Size"].as_i64()).fold(0, i64::saturating_add)
+}
+
+/// A line per result of a build.
+fn build_cache(u: &DiskUsage) -> String {
+    if u.build_cache.is_empty() {
+        return String::new();
+    }
+    let head = ["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for record in &u.build_cache {
+        let text = |name: &str| match &record[name] {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let day = |name: &str| text(name).chars().take(19).collect::<String>().replace('T', " ");
+        rows.push(vec![
+            text("ID").chars().take(12).collect(),
+            text("Type"),
+            human::size(record["Size"].as_i64().unwrap_or(0)),
+            day("CreatedAt"),
+            day("LastUsedAt"),
+            text("UsageCount"),
+            text("Shared"),
+        ]);
+    }
+    format!("\n{}", table::render(&rows))
+}
+
 /// A line per kind of thing.
 fn summary(u: &DiskUsage) -> Vec<Row> {
     let used: i64 = u
@@ -119,7 +151,7 @@ fn summary(u: &DiskUsage) -> Vec<Row> {
             volumes,
             unused,
         ),
-        line("Build Cache", u.build_cache.len(), 0, 0, 0),
+        line("Build Cache", u.build_cache.len(), 0, cached(u), cached(u)),
     ];
     if !u.other.is_empty() {
         let other = u.other.values().copied().fold(0, i64::saturating_add);
@@ -163,7 +195,8 @@ fn verbose(u: &DiskUsage) -> String {
         "\nLocal Volumes space usage:\n\n{}",
         part(&volume_ls::COLUMNS, &["Name", "Links", "Size"], &volumes)
     ));
-    text.push_str("\nBuild cache usage: 0B\n");
+    text.push_str(&format!("\nBuild cache usage: {}\n", human::size(cached(u))));
+    text.push_str(&build_cache(u));
     if !u.other.is_empty() {
         let mut rows = vec![vec!["NAME".to_owned(), "SIZE".to_owned()]];
         rows.extend(u.other.iter().map(|(name, size)| vec![name.clone(), human::size(*size)]));

@@ -8,6 +8,7 @@
 mod harness;
 
 mod build_mounts;
+mod build_results;
 mod builds;
 mod containers;
 mod cost;
