@@ -1,6 +1,6 @@
 //! A build under way: the stages of a plan, one after the other unless [`crate::side_by_side`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -11,6 +11,7 @@ use oci::manifest::Platform;
 use oci::{DiffId, Digest};
 use store::{CachedStep, Hold, ImageRecord};
 
+use crate::elsewhere::{self, Imported};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::language::dockerignore::Ignore;
@@ -114,6 +115,17 @@ pub fn build(
     let hold = engine.hold()?;
     let known_path = known_path(engine, options);
     let counter = AtomicUsize::new(0);
+    let mut imported = Vec::new();
+    for place in &options.cache_from {
+        // Without it the build takes longer, no more.
+        match Imported::read(place, client) {
+            Ok(Some(cache)) => imported.push(cache),
+            Ok(None) => {
+                progress.event(Event::Warning(format!("there is no build cache {place} yet")))
+            }
+            Err(error) => progress.event(Event::Warning(error.to_string())),
+        }
+    }
     let mut job = Job {
         engine,
         client,
@@ -128,6 +140,9 @@ pub fn build(
         began: Instant::now(),
         reported: 0,
         used: Vec::new(),
+        keys: Vec::new(),
+        mounts: BTreeSet::new(),
+        imported: &imported,
         done: 0,
         stages: BTreeMap::new(),
         images: BTreeMap::new(),
@@ -141,24 +156,32 @@ pub fn build(
     let used = std::mem::take(&mut job.used);
     let steps = std::mem::take(&mut job.steps);
     let (cached, done) = (used.len(), job.done);
+    let mounts = done > 0 && !job.mounts.is_empty();
     // What was used stays used, also if the build failed later.
     engine.used_steps(&used)?;
     let unused = plan.globals.unused();
     let (image, layers) = result?;
+    if !options.cache_to.is_empty() {
+        job.export(&layers)?;
+    }
     if !unused.is_empty() {
         progress.event(Event::Warning(format!(
             "one or more build-args [{}] were not consumed",
             unused.join(" ")
         )));
     }
-    finish(hold, engine)?;
+    finish(hold, engine, mounts)?;
     Ok(Built { image, layers, steps, cached, done })
 }
 
 /// The cache is bounded; what was unused for the longest time goes first.
-fn finish(hold: Hold, engine: &Engine) -> Result<()> {
+fn finish(hold: Hold, engine: &Engine, mounts: bool) -> Result<()> {
     drop(hold);
     crate::cache::trim(engine, crate::cache::BOUND)?;
+    // Measuring them takes time, and only steps that were done made them larger.
+    if mounts {
+        crate::cache::trim_mounts(engine, crate::cache::BOUND)?;
+    }
     Ok(())
 }
 
@@ -194,6 +217,12 @@ pub(crate) struct Job<'a> {
     pub(crate) reported: usize,
     /// Keys of results that were used.
     pub(crate) used: Vec<String>,
+    /// Keys of all results, those that were made among them.
+    pub(crate) keys: Vec<String>,
+    /// Names of the cache mounts that its steps have.
+    pub(crate) mounts: BTreeSet<String>,
+    /// Caches of elsewhere.
+    pub(crate) imported: &'a [Imported],
     pub(crate) done: usize,
     /// Stages that are done.
     pub(crate) stages: BTreeMap<usize, Stage>,
@@ -430,8 +459,9 @@ impl Job<'_> {
             key.put("epoch").put(epoch.to_le_bytes());
         }
         let key = key.finish();
+        self.keys.push(key.clone());
         if stage.cached
-            && let Some(cached) = self.engine.cached_step(&key)?
+            && let Some(cached) = self.cached(stage, &key)?
         {
             stage.add(cached.diff_id, cached.epoch);
             self.steps.push((self.title.clone(), cached.diff_id));
@@ -447,6 +477,52 @@ impl Job<'_> {
         self.steps.push((self.title.clone(), diff_id));
         self.done = self.done.saturating_add(1);
         self.finished();
+        Ok(())
+    }
+
+    /// The result of a step: one that is here, else one of elsewhere.
+    fn cached(&mut self, stage: &Stage, key: &str) -> Result<Option<CachedStep>> {
+        if let Some(cached) = self.engine.cached_step(key)? {
+            return Ok(Some(cached));
+        }
+        for imported in self.imported {
+            let Some(step) = imported.step(key) else { continue };
+            match imported.fetch(self.engine, self.client, step, &stage.layers) {
+                Ok(()) => {
+                    let (epoch, description) = (step.epoch, step.description.clone());
+                    let (key, size) = (key.to_owned(), step.size);
+                    let cached = CachedStep::new(key, step.diff_id, epoch, description, size);
+                    self.engine.remember_step(&cached)?;
+                    return Ok(Some(cached));
+                }
+                Err(error) => self.progress.event(Event::Warning(error.to_string())),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the results for other builds.
+    fn export(&mut self, layers: &[DiffId]) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        let mut steps = Vec::new();
+        for key in std::mem::take(&mut self.keys) {
+            if seen.insert(key.clone()) {
+                steps.extend(self.engine.cached_step(&key)?);
+            }
+        }
+        for export in &self.options.cache_to {
+            let mut steps = steps.clone();
+            steps.retain(|step| export.all || layers.contains(&step.diff_id));
+            self.begin(format!("export the build cache to {}", export.place));
+            let mounts = &self.mounts;
+            let done =
+                elsewhere::export(self.engine, self.client, export, &steps, mounts, self.imported);
+            if done.is_err() {
+                self.failed();
+            }
+            done?;
+            self.finished();
+        }
         Ok(())
     }
 

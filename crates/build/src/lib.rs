@@ -13,6 +13,7 @@
 mod agent;
 pub mod cache;
 mod copying;
+pub mod elsewhere;
 mod error;
 mod job;
 mod key;

@@ -17,6 +17,7 @@ use crate::language::dockerignore::Ignore;
 use crate::language::flags::{Mount, MountKind, Sharing};
 use crate::place::{Placing, Target};
 use crate::plan::{Origin, origin};
+use crate::progress::Event;
 use crate::running::What;
 use crate::stage::Stage;
 use crate::tree::open_in;
@@ -65,6 +66,9 @@ impl Job<'_> {
         mount.target = word(&mount.target)?.map(|target| stage.absolute(&target));
         mount.id = word(&mount.id)?;
         key.put(format!("{mount:?}"));
+        if mount.kind == MountKind::Cache {
+            self.mounts.insert(cache_id(&mount));
+        }
         if mount.kind == MountKind::Bind {
             let (tree, borrowed) = match self.mount_origin(stage, &mount)? {
                 Some(origin) => (self.tree_of(&origin)?, false),
@@ -245,9 +249,7 @@ impl Job<'_> {
             let _ = lock.set_modified(std::time::SystemTime::now());
             extras.locks.push(lock);
             let data = path.join("data");
-            if let Some(from) = &mount.from {
-                self.seed(mount, from, &data)?;
-            }
+            self.fill(mount, id, &path)?;
             return Ok(data);
         }
         Err(Error::Invalid(format!("the cache {id} is used by too many steps at once")))
@@ -275,12 +277,39 @@ impl Job<'_> {
         }
     }
 
-    /// Fills a new cache.
-    fn seed(&mut self, mount: &Mount, from: &str, data: &std::path::Path) -> Result<()> {
-        let empty = std::fs::read_dir(data).is_ok_and(|mut list| list.next().is_none());
-        if !empty {
+    /// Fills a new cache with what one of elsewhere has, or with what the mount names.
+    fn fill(&mut self, mount: &Mount, id: &str, path: &Path) -> Result<()> {
+        let data = path.join("data");
+        let empty = || std::fs::read_dir(&data).is_ok_and(|mut list| list.next().is_none());
+        if !empty() || (mount.from.is_none() && self.imported.is_empty()) {
             return Ok(());
         }
+        // One of those that share it.
+        let what = || format!("filling the cache {id}");
+        let mut options = std::fs::File::options();
+        let lock = options.create(true).append(true).open(path.join("fill")).map_err(io(what))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(io(what))?;
+        if !empty() {
+            return Ok(());
+        }
+        for imported in self.imported {
+            match imported.fill(self.client, id, &data) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => {
+                    self.progress.event(Event::Warning(error.to_string()));
+                    std::fs::remove_dir_all(&data).map_err(io(what))?;
+                    make_cache(path, id, mount).map_err(io(what))?;
+                }
+            }
+        }
+        match &mount.from {
+            Some(from) => self.seed(mount, from, &data),
+            None => Ok(()),
+        }
+    }
+
+    fn seed(&mut self, mount: &Mount, from: &str, data: &Path) -> Result<()> {
         let last = self.plan.file.stages.len();
         let origin = origin(&self.plan.file, from, last, self.options).map_err(Error::Invalid)?;
         let tree = self.tree_of(&origin)?;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::elsewhere::{Export, Place};
+
 /// Where the Dockerfile is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum File {
@@ -83,6 +85,10 @@ pub struct Options {
     pub source_date_epoch: Option<i64>,
     /// An image is made; without it only the files.
     pub image: bool,
+    /// `--cache-from`: results of other builds, taken where there are none here.
+    pub cache_from: Vec<Place>,
+    /// `--cache-to`: where the results go for other builds.
+    pub cache_to: Vec<Export>,
     /// What is above the base becomes one layer.
     pub squash: bool,
     /// Stages that are done at the same time at the most.
@@ -123,6 +129,8 @@ impl Options {
             ulimits: Vec::new(),
             source_date_epoch: None,
             image: true,
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
             squash: false,
             jobs: 1,
             secrets: BTreeMap::new(),

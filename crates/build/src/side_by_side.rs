@@ -3,7 +3,7 @@
 //! Each stage has a thread with an engine of its own. What happens is told by one thread, the caller's: the others
 //! send it. When one fails or the build is given up, the others' commands are ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
@@ -25,6 +25,8 @@ struct Made {
     stage: Stage,
     known: Known,
     used: Vec<String>,
+    keys: Vec<String>,
+    mounts: BTreeSet<String>,
     done: usize,
     steps: Vec<(String, DiffId)>,
 }
@@ -190,6 +192,8 @@ impl<'a> Job<'a> {
             for (index, one) in made {
                 self.known.learn(one.known);
                 self.used.extend(one.used);
+                self.keys.extend(one.keys);
+                self.mounts.extend(one.mounts);
                 self.done = self.done.saturating_add(one.done);
                 self.steps.extend(one.steps);
                 self.stages.insert(index, one.stage);
@@ -212,7 +216,7 @@ impl<'a> Job<'a> {
             context.stop = stop.clone();
         }
         let (client, options, plan, counter) = (self.client, self.options, self.plan, self.counter);
-        let known = self.known.clone();
+        let (known, imported) = (self.known.clone(), self.imported);
         let images = self.images.clone();
         let stages: BTreeMap<usize, Stage> = planned
             .needs
@@ -235,6 +239,9 @@ impl<'a> Job<'a> {
                 began: Instant::now(),
                 reported: 0,
                 used: Vec::new(),
+                keys: Vec::new(),
+                mounts: BTreeSet::new(),
+                imported,
                 done: 0,
                 stages,
                 images,
@@ -245,6 +252,8 @@ impl<'a> Job<'a> {
                 stage,
                 known: std::mem::take(&mut job.known),
                 used: std::mem::take(&mut job.used),
+                keys: std::mem::take(&mut job.keys),
+                mounts: std::mem::take(&mut job.mounts),
                 done: job.done,
                 steps: std::mem::take(&mut job.steps),
             });

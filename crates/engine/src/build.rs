@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use oci::compression::Compression;
 use oci::config::ImageConfig;
 use oci::{DiffId, Reference};
 use runtime::state::ProcessIdentity;
@@ -97,6 +98,31 @@ impl Engine {
     pub fn export_layers(&self, layers: &[DiffId], out: &mut dyn std::io::Write) -> Result<()> {
         let root = self.store().mount_layers(layers)?;
         Ok(self.store().export_tar(root.as_fd(), out)?)
+    }
+
+    /// Takes a layer in that is to lie upon others.
+    ///
+    /// # Errors
+    /// As [`store::Store::import_layer`].
+    pub fn import_layer(
+        &self,
+        below: &[DiffId],
+        source: &mut dyn std::io::Read,
+        expected: &DiffId,
+    ) -> Result<()> {
+        Ok(self.store().import_layer(below, source, expected)?)
+    }
+
+    /// A layer as it travels; the same bytes each time.
+    ///
+    /// # Errors
+    /// As [`store::Store::pack_layer`].
+    pub fn pack_layer(
+        &self,
+        layer: &DiffId,
+        compression: Compression,
+    ) -> Result<store::PackedLayer> {
+        Ok(self.store().pack_layer(layer, compression, false, &mut |_| Ok(()))?)
     }
 
     /// Makes the changes of a layer to the files below a directory.

@@ -189,6 +189,30 @@ impl Store {
         Ok((staged.diff_id, staged.info.size))
     }
 
+    /// Takes a layer in, compressed or not, that is to lie upon others. The caller holds the store until something refers to it.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is another layer; those of reading and writing.
+    pub fn import_layer(
+        &self,
+        below: &[DiffId],
+        source: &mut dyn std::io::Read,
+        expected: &DiffId,
+    ) -> Result<()> {
+        self.writable_store()?;
+        let layers = [below, &[*expected]].concat();
+        if self.layer_info(expected).is_some() {
+            return self.publish_layers(&[], &layers);
+        }
+        let what = "a layer of a build cache";
+        let staged = self.stage_layer(Incoming::Stream(source), what, None, &mut ())?;
+        if staged.diff_id != *expected {
+            let got = staged.diff_id;
+            return Err(Error::Damaged(format!("{what}: {expected} is expected, it is {got}")));
+        }
+        self.publish_layers(&[&staged], &layers)
+    }
+
     /// Makes the changes of a layer to the files below a directory.
     ///
     /// # Errors

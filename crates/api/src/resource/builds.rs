@@ -310,21 +310,27 @@ pub(crate) async fn prune(request: Request, server: &Server) -> Outcome {
     let pruned = server
         .work
         .run::<_, Failure, _>(move |engine: &Engine| {
-            let gone = match bound {
-                Some(bytes) => build::cache::trim(engine, bytes)?,
-                None => build::cache::prune(engine, all, &|step| {
-                    until.iter().any(|(made, bound)| {
-                        let at = if *made { step.created_ns } else { step.used_ns };
-                        at >= *bound
-                    })
-                })?,
+            let (gone, mut freed) = match bound {
+                Some(bytes) => build::cache::trim_all(engine, bytes)?,
+                None => {
+                    let keep = |step: &store::CachedStep| {
+                        until.iter().any(|(made, bound)| {
+                            let at = if *made { step.created_ns } else { step.used_ns };
+                            at >= *bound
+                        })
+                    };
+                    (build::cache::prune(engine, all, &keep)?, 0)
+                }
             };
             let own = gone.iter().filter(|step| !step.shared).map(|step| step.size);
             let mut space_reclaimed = own.fold(0, u64::saturating_add);
             if all && bound.is_none() {
-                let mounts = build::cache::remove_mounts(engine)?;
-                space_reclaimed = space_reclaimed.saturating_add(mounts);
+                let keep = |mount: &build::cache::MountCache| {
+                    until.iter().any(|(_, bound)| mount.used_ns >= *bound)
+                };
+                freed = build::cache::remove_mounts(engine, &keep)?;
             }
+            space_reclaimed = space_reclaimed.saturating_add(freed);
             let caches_deleted = gone.into_iter().map(|step| step.key).collect();
             Ok(Pruned { caches_deleted, space_reclaimed })
         })

@@ -1,5 +1,6 @@
 //! Build an image from a Dockerfile.
 
+mod cache;
 mod live;
 mod show;
 
@@ -30,9 +31,12 @@ pub(crate) struct Args {
     /// Another context: name=directory or name=docker-image://image
     #[arg(long, value_name = "list")]
     build_context: Vec<String>,
-    /// Taken for what others built; the cache here is used in any case
+    /// Results of other builds: name, type=registry,ref=name or type=local,src=directory
     #[arg(long, value_name = "strings")]
     cache_from: Vec<String>,
+    /// Where results go for other builds: type=registry,ref=name or type=local,dest=directory[,mode=min|max][,mounts=false]
+    #[arg(long, value_name = "strings")]
+    cache_to: Vec<String>,
     /// Parent of the steps' cgroups
     #[arg(long, value_name = "string", default_value = "")]
     cgroup_parent: String,
@@ -158,9 +162,6 @@ impl Verb for Args {
         if !matches!(self.isolation.as_str(), "" | "default") {
             let why = "how containers are kept apart can be chosen on Windows only";
             return Err(Failure::new(1, format!("--isolation {}: {why}", self.isolation)).into());
-        }
-        if !self.cache_from.is_empty() && !self.quiet {
-            context::note("WARNING: --cache-from: only the cache of this engine is used");
         }
         let engine = context.local()?;
         let mut held = Held::default();
@@ -366,6 +367,10 @@ impl Args {
             let (name, value) = text.split_once('=').unwrap_or((text, ""));
             options.labels.insert(name.to_owned(), value.to_owned());
         }
+        options.cache_from =
+            self.cache_from.iter().map(|text| cache::from(text)).collect::<Result<_, _>>()?;
+        options.cache_to =
+            self.cache_to.iter().map(|text| cache::to(text)).collect::<Result<_, _>>()?;
         options.secrets = secrets(&self.secret)?;
         options.agents = agents(&self.ssh)?;
         options.tags.clone_from(&self.tag);

@@ -53,17 +53,21 @@ impl Verb for Args {
             })
         };
         let engine = context.local()?;
-        let gone = match self.keep_storage {
-            Some(bytes) => build::cache::trim(&engine, u64::try_from(bytes).unwrap_or(0))?,
-            None => build::cache::prune(&engine, self.all, &keep)?,
+        let (gone, mut freed) = match self.keep_storage {
+            Some(bytes) => build::cache::trim_all(&engine, u64::try_from(bytes).unwrap_or(0))?,
+            None => (build::cache::prune(&engine, self.all, &keep)?, 0),
         };
-        let mut bytes: u64 = gone
+        let bytes: u64 = gone
             .iter()
             .filter(|step| !step.shared)
             .fold(0, |sum, step| sum.saturating_add(step.size));
-        if self.all {
-            bytes = bytes.saturating_add(build::cache::remove_mounts(&engine)?);
+        if self.all && self.keep_storage.is_none() {
+            let keep = |mount: &build::cache::MountCache| {
+                bounds.iter().any(|(_, bound)| mount.used_ns >= *bound)
+            };
+            freed = build::cache::remove_mounts(&engine, &keep)?;
         }
+        let bytes = bytes.saturating_add(freed);
         let size = human::size(i64::try_from(bytes).unwrap_or(i64::MAX));
         context::println(&format!("Total reclaimed space: {size}"))?;
         Ok(0)

@@ -64,3 +64,30 @@ fn the_cache_has_its_line_among_what_takes_the_disk() {
     assert!(line().contains("0B"), "{}", line());
     e.finish();
 }
+
+#[test]
+fn cache_mounts_are_bounded_by_their_use() {
+    let e = Engine::new();
+    let mount = |id: &str| {
+        format!(
+            "FROM bb\nRUN --mount=type=cache,id={id},target=/c head -c 3000000 /dev/zero > /c/z\n"
+        )
+    };
+    let dir = context(&e, "ctx", &[]);
+    fs::create_dir_all(&dir).unwrap();
+    for id in ["old", "new", "old"] {
+        fs::write(dir.join("Dockerfile"), mount(id)).unwrap();
+        build(&e, &dir, &["--no-cache"]);
+    }
+    let there = |id: &str| e.ok(["builder", "du"]).contains(&format!("mount {id}"));
+    assert!(there("old") && there("new"));
+    e.ok(["builder", "prune", "-af", "--filter", "unused-for=1h"]);
+    assert!(there("old") && there("new"));
+    // The one that was used last stays.
+    let said = e.ok(["builder", "prune", "-f", "--keep-storage", "4000000"]);
+    assert!(said.contains("3.0"), "{said}");
+    assert!(there("old") && !there("new"));
+    e.ok(["builder", "prune", "-f", "--keep-storage", "0"]);
+    assert!(!there("old"));
+    e.finish();
+}

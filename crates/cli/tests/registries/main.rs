@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod bad;
+mod builds;
 mod certificates;
 mod kills;
 mod login;
