@@ -290,7 +290,18 @@ impl Job<'_> {
     ) -> Result<Remote> {
         match address {
             Address::Git(repository) => {
-                let commit = repository.commit()?;
+                let name = match &repository.reference {
+                    Some(reference) => format!("{}#{reference}", repository.url),
+                    None => repository.url.clone(),
+                };
+                let locked = self.lock.map(|lock| lock.commit(&name)).transpose()?.flatten();
+                let commit = match locked {
+                    Some(commit) => commit,
+                    None => repository.commit()?,
+                };
+                if let Some(lock) = self.lock {
+                    lock.note_commit(name, commit.clone());
+                }
                 if let Some(checksum) = checksum
                     && !commit.starts_with(checksum)
                 {
@@ -314,6 +325,9 @@ impl Job<'_> {
                                 "invalid checksum {text:?}: expected sha256: and 64 digits"
                             ))
                         })?;
+                        if let Some(lock) = self.lock {
+                            lock.url(&url, &digest.to_string())?;
+                        }
                         key.digest(digest);
                         Ok(Remote::Checked { url, digest, name })
                     }
@@ -333,8 +347,10 @@ impl Job<'_> {
         })?;
         let directory = Temporary::new(self.engine)?;
         let path = remote::download(client, url, directory.path(), &self.stop)?;
-        if let Some(digest) = digest {
-            remote::check(&path, url, digest)?;
+        match (digest, self.lock) {
+            (Some(digest), _) => remote::check(&path, url, digest)?,
+            (None, Some(lock)) => lock.url(url, &remote::digest(&path)?.to_string())?,
+            (None, None) => {}
         }
         let mut tree = Tree::open(directory.path(), Ignore::default())?;
         tree.stop = self.stop.clone();

@@ -17,6 +17,7 @@ use crate::key::Key;
 use crate::language::dockerignore::Ignore;
 use crate::language::file::Dockerfile;
 use crate::language::problem::{Problem, Span};
+use crate::lock::{Lock, LockedImage};
 use crate::options::{Context, File, Options};
 use crate::plan::{Base, Origin, Plan, PlannedStage};
 use crate::progress::{Event, Progress};
@@ -115,6 +116,7 @@ pub fn build(
     let hold = engine.hold()?;
     let known_path = known_path(engine, options);
     let counter = AtomicUsize::new(0);
+    let lock = options.lock.as_ref().map(Lock::open).transpose()?;
     let mut imported = Vec::new();
     for place in &options.cache_from {
         // Without it the build takes longer, no more.
@@ -142,6 +144,7 @@ pub fn build(
         used: Vec::new(),
         keys: Vec::new(),
         mounts: BTreeSet::new(),
+        lock: lock.as_ref(),
         imported: &imported,
         done: 0,
         stages: BTreeMap::new(),
@@ -161,6 +164,9 @@ pub fn build(
     engine.used_steps(&used)?;
     let unused = plan.globals.unused();
     let (image, layers) = result?;
+    if let Some(lock) = &lock {
+        lock.save()?;
+    }
     if !options.cache_to.is_empty() {
         job.export(&layers)?;
     }
@@ -221,6 +227,8 @@ pub(crate) struct Job<'a> {
     pub(crate) keys: Vec<String>,
     /// Names of the cache mounts that its steps have.
     pub(crate) mounts: BTreeSet<String>,
+    /// What may come from elsewhere.
+    pub(crate) lock: Option<&'a Lock>,
     /// Caches of elsewhere.
     pub(crate) imported: &'a [Imported],
     pub(crate) done: usize,
@@ -367,6 +375,56 @@ impl Job<'_> {
         if let Some(image) = self.images.get(&label) {
             return Ok(image.clone());
         }
+        let host = Platform::host().to_string();
+        let locked_name = format!("{name} {}", platform.unwrap_or(&host));
+        let locked = self.lock.map(|lock| lock.image(&locked_name)).transpose()?.flatten();
+        let image = match locked {
+            Some(locked) => self.locked_image(name, platform, &locked)?,
+            None => self.any_image(name, platform)?,
+        };
+        if let Some(lock) = self.lock {
+            let repository = name.parse::<oci::Reference>().map(|name| name.familiar_name());
+            let same = |digest: &&oci::Reference| {
+                repository.as_ref().is_ok_and(|name| digest.familiar_name() == *name)
+            };
+            let digest = image.digests.iter().find(same).map(ToString::to_string);
+            lock.note_image(locked_name, LockedImage { id: image.id.to_string(), digest });
+        }
+        self.images.insert(label, image.clone());
+        Ok(image)
+    }
+
+    /// The image that the lock file names, wherever its name points now.
+    fn locked_image(
+        &mut self,
+        name: &str,
+        platform: Option<&str>,
+        locked: &LockedImage,
+    ) -> Result<ImageRecord> {
+        if let Some(image) = self.engine.build_base(&locked.id, None)? {
+            return Ok(image);
+        }
+        if let Some(digest) = &locked.digest
+            && self.client.is_some()
+        {
+            let image = self.any_image(digest, platform)?;
+            if image.id.to_string() == locked.id {
+                return Ok(image);
+            }
+        }
+        let path = self.lock.map(Lock::path).unwrap_or(std::path::Path::new(""));
+        let found = self.engine.build_base(name, platform)?;
+        match (found, self.lock) {
+            (Some(found), Some(lock)) => Err(lock.differs(name, &locked.id, &found.id.to_string())),
+            _ => Err(Error::Invalid(format!(
+                "{name} is locked to {} by {}, which is not here and was never in a registry: load it",
+                locked.id,
+                path.display()
+            ))),
+        }
+    }
+
+    fn any_image(&mut self, name: &str, platform: Option<&str>) -> Result<ImageRecord> {
         let here = self.engine.build_base(name, platform)?;
         let image = match (here, self.client) {
             (Some(image), _) if !self.options.pull => image,
@@ -394,7 +452,6 @@ impl Job<'_> {
                 self.engine.build_base(name, None)?.ok_or_else(missing)?
             }
         };
-        self.images.insert(label, image.clone());
         Ok(image)
     }
 

@@ -18,6 +18,7 @@ mod error;
 mod job;
 mod key;
 pub mod language;
+pub mod lock;
 mod mounting;
 mod options;
 pub mod output;

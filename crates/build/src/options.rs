@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::elsewhere::{Export, Place};
+use crate::lock::LockFile;
 
 /// Where the Dockerfile is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub struct Options {
     pub cache_from: Vec<Place>,
     /// `--cache-to`: where the results go for other builds.
     pub cache_to: Vec<Export>,
+    /// `--lock`: what comes from elsewhere is recorded, or must be what was recorded.
+    pub lock: Option<LockFile>,
     /// What is above the base becomes one layer.
     pub squash: bool,
     /// Stages that are done at the same time at the most.
@@ -131,6 +134,7 @@ impl Options {
             image: true,
             cache_from: Vec::new(),
             cache_to: Vec::new(),
+            lock: None,
             squash: false,
             jobs: 1,
             secrets: BTreeMap::new(),

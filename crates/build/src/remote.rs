@@ -192,6 +192,15 @@ pub(crate) fn download(
     Ok(path)
 }
 
+/// The digest of a file.
+pub(crate) fn digest(path: &Path) -> Result<Digest> {
+    let what = || format!("reading {}", path.display());
+    let mut hasher = Hasher::sha256();
+    let mut file = std::fs::File::open(path).map_err(io(what))?;
+    std::io::copy(&mut file, &mut hasher).map_err(io(what))?;
+    Ok(hasher.finish())
+}
+
 /// Says it if a file is not what its checksum says.
 pub(crate) fn check(path: &Path, url: &str, expected: &Digest) -> Result<()> {
     let what = || format!("reading {}", path.display());

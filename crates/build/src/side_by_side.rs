@@ -99,7 +99,10 @@ impl<'a> Job<'a> {
             }
             for (image, platform, span) in wanted {
                 let platform = platform.as_deref();
-                if !self.options.pull && self.engine.build_base(&image, platform)?.is_some() {
+                if !self.options.pull
+                    && self.lock.is_none()
+                    && self.engine.build_base(&image, platform)?.is_some()
+                {
                     continue;
                 }
                 self.begin(format!("fetch {image}"));
@@ -216,7 +219,7 @@ impl<'a> Job<'a> {
             context.stop = stop.clone();
         }
         let (client, options, plan, counter) = (self.client, self.options, self.plan, self.counter);
-        let (known, imported) = (self.known.clone(), self.imported);
+        let (known, imported, lock) = (self.known.clone(), self.imported, self.lock);
         let images = self.images.clone();
         let stages: BTreeMap<usize, Stage> = planned
             .needs
@@ -242,6 +245,7 @@ impl<'a> Job<'a> {
                 keys: Vec::new(),
                 mounts: BTreeSet::new(),
                 imported,
+                lock,
                 done: 0,
                 stages,
                 images,

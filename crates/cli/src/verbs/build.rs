@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use build::lock::LockFile;
 use build::{File, Options};
 
 use crate::context::{self, Context};
@@ -79,6 +80,12 @@ pub(crate) struct Args {
     /// Set a label of the image
     #[arg(long, value_name = "list")]
     label: Vec<String>,
+    /// Record base images and addresses by digest in this file; if it is there, use nothing else
+    #[arg(long, value_name = "string")]
+    lock: Option<String>,
+    /// Write the file of --lock anew
+    #[arg(long)]
+    lock_update: bool,
     /// Most memory of a step
     #[arg(long, short = 'm', value_name = "bytes", value_parser = parse_size)]
     memory: Option<i64>,
@@ -371,6 +378,11 @@ impl Args {
             self.cache_from.iter().map(|text| cache::from(text)).collect::<Result<_, _>>()?;
         options.cache_to =
             self.cache_to.iter().map(|text| cache::to(text)).collect::<Result<_, _>>()?;
+        if self.lock_update && self.lock.is_none() {
+            return Err(Failure::new(1, "--lock-update needs --lock FILE").into());
+        }
+        let update = self.lock_update;
+        options.lock = self.lock.as_ref().map(|path| LockFile { path: path.into(), update });
         options.secrets = secrets(&self.secret)?;
         options.agents = agents(&self.ssh)?;
         options.tags.clone_from(&self.tag);

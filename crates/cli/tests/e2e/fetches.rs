@@ -102,6 +102,24 @@ fn files_by_their_addresses() {
     let said = build_fails(&e, &dir, &format!("FROM bb\nADD --checksum={sum} a /\n"));
     assert!(said.contains("checksum"), "{said}");
 
+    // A locked build fails if an address has something else, and says so.
+    let lock = e.path("lock");
+    let locked = |more: &[&str]| {
+        let mut args = vec!["build", "--network", "none", "--lock", lock.to_str().unwrap()];
+        args.extend(more);
+        args.push(dir.to_str().unwrap());
+        e.run(args)
+    };
+    fs::write(dir.join("Dockerfile"), format!("FROM bb\nADD {at}/a.txt /a\n")).unwrap();
+    for _ in 0..2 {
+        let output = locked(&[]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    fs::write(www.join("a.txt"), "and another\n").unwrap();
+    let said = text(&locked(&[]).stderr);
+    assert!(said.contains("a.txt is locked to sha256:") && said.contains("Dockerfile:2"), "{said}");
+    assert!(locked(&["--lock-update"]).status.success() && locked(&[]).status.success());
+
     for context in ["Dockerfile", "context.tar"] {
         let url = format!("{at}/{context}");
         let output = e.run(["build", "--no-cache", "--network", "none", &url]);
@@ -171,7 +189,23 @@ fn git_repositories() {
     git(&repository, &["commit", "-qam", "three"]);
     assert!(!build(&e, &dir, &file).contains("0 steps done"));
 
-    for (more, wanted) in [("", "three"), ("#v1", "one")] {
+    // A branch stays where it was.
+    let lock = e.path("lock");
+    let locked = ["build", "--network", "none", "--lock", lock.to_str().unwrap(), "-t", "l"];
+    let locked = || {
+        e.ok(locked.iter().copied().chain([dir.to_str().unwrap()]));
+        e.ok(["run", "--rm", "--network", "none", "l", "cat", "/f"])
+    };
+    fs::write(dir.join("Dockerfile"), format!("FROM bb\nADD {at}#main /\n")).unwrap();
+    assert_eq!(locked(), "three");
+    fs::write(repository.join("f"), "four\n").unwrap();
+    git(&repository, &["commit", "-qam", "four"]);
+    e.ok(["builder", "prune", "-af"]);
+    assert_eq!(locked(), "three");
+    fs::remove_file(&lock).unwrap();
+    assert_eq!(locked(), "four");
+
+    for (more, wanted) in [("", "four"), ("#v1", "one")] {
         let output = e.run(["build", "--network", "none", &format!("{at}{more}")]);
         let said = text(&output.stderr);
         assert!(output.status.success() && said.contains(wanted), "{said}");

@@ -99,3 +99,63 @@ fn a_cache_goes_to_another_engine() {
     let said = w.fails(&["build", "--cache-to", "type=inline", path]);
     assert!(said.contains("type inline is not known"), "{said}");
 }
+
+#[test]
+fn a_locked_build_uses_nothing_else() {
+    let w = World::new();
+    let r = Registry::plain(&w.dir);
+    let base = r.name("team/base:1");
+    // Two images that had the same name one after the other.
+    let publish = |text: &str| {
+        context(&w, &format!("FROM scratch\nCOPY sh /bin/sh\nENV PATH=/bin WHICH={text}\n"));
+        build(&w, "maker", &["-t", &base]);
+        w.ok_in("maker", &["push", &base]);
+    };
+    publish("one");
+    let file = format!(
+        "FROM {base} AS a\nRUN echo $WHICH > /which\nFROM {base}\nCOPY --from=a /which /\nRUN echo it is $WHICH\n"
+    );
+    let dir = context(&w, &file);
+    let lock = w.path("build.lock");
+    let lock = lock.to_str().unwrap();
+    let said = build(&w, "one", &["--lock", lock, "-t", "x"]);
+    assert!(said.contains("it is one"), "{said}");
+    let id = w.ok_in("one", &["inspect", "-f", "{{.Id}}", "x"]);
+    let text = fs::read_to_string(lock).unwrap();
+    assert!(text.contains("team/base@sha256:"), "{text}");
+
+    publish("two");
+    fs::write(dir.join("Dockerfile"), &file).unwrap();
+    // Elsewhere, and where the name is asked for again.
+    for (data, pull) in [("one", "--pull=true"), ("two", "--pull=false")] {
+        build(&w, data, &["--lock", lock, pull, "-t", "x"]);
+        assert_eq!(w.ok_in(data, &["inspect", "-f", "{{.Id}}", "x"]), id, "{data}");
+    }
+    assert_eq!(fs::read_to_string(lock).unwrap(), text);
+    let said = build(&w, "three", &["--lock", lock, "--lock-update"]);
+    assert!(said.contains("it is two"), "{said}");
+    assert_ne!(fs::read_to_string(lock).unwrap(), text);
+
+    // What is not in it may not be used.
+    fs::write(dir.join("Dockerfile"), format!("FROM {base}\nCOPY --from={}:2 / /\n", r.name("x")))
+        .unwrap();
+    let fails = |data: &str| {
+        let args = ["build", "--lock", lock, dir.to_str().unwrap()];
+        let out = w.command_in(data, &args).output().unwrap();
+        assert_eq!(out.status.code(), Some(1));
+        crate::world::text(&out.stderr)
+    };
+    let said = fails("three");
+    assert!(said.contains("is not in the lock file") && said.contains("--lock-update"), "{said}");
+    // An image that only one engine ever had.
+    fs::write(dir.join("Dockerfile"), "FROM scratch\nCOPY sh /bin/sh\n").unwrap();
+    build(&w, "three", &["-t", "own:1"]);
+    fs::write(dir.join("Dockerfile"), "FROM own:1\n").unwrap();
+    fs::remove_file(lock).unwrap();
+    build(&w, "three", &["--lock", lock]);
+    assert!(fails("four").contains("never in a registry"));
+    build(&w, "three", &["-t", "own:1", "--label", "a=b"]);
+    w.ok_in("three", &["image", "prune", "-af"]);
+    fs::write(lock, "{").unwrap();
+    assert!(fails("three").contains("is no lock file"));
+}
