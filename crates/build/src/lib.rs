@@ -37,6 +37,6 @@ pub mod verify;
 
 pub use error::{Error, Result};
 pub use job::{Built, build, plan};
-pub use options::{Context, File, Options};
+pub use options::{Context, Debug, File, Options};
 pub use plan::{Base, Origin, Plan, PlannedStage};
 pub use progress::{Event, Progress};

@@ -31,6 +31,13 @@ pub enum Context {
     Empty,
 }
 
+/// How somebody looks at the files of a step that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Debug {
+    /// There is a terminal.
+    pub terminal: bool,
+}
+
 /// What is to be built, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -92,6 +99,8 @@ pub struct Options {
     pub cache_to: Vec<Export>,
     /// `--lock`: what comes from elsewhere is recorded, or must be what was recorded.
     pub lock: Option<LockFile>,
+    /// `--debug-on-failure`: somebody looks at the files of a step that failed, see [`crate::Progress::enter`].
+    pub debug: Option<Debug>,
     /// What is above the base becomes one layer.
     pub squash: bool,
     /// Stages that are done at the same time at the most.
@@ -135,6 +144,7 @@ impl Options {
             cache_from: Vec::new(),
             cache_to: Vec::new(),
             lock: None,
+            debug: None,
             squash: false,
             jobs: 1,
             secrets: BTreeMap::new(),

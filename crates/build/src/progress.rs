@@ -3,6 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use crate::error::Error;
+
 /// Something that happened. A `step` is a number that counts from 1 over the whole build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -62,6 +64,12 @@ pub trait Progress {
     /// A command runs now. Who can be asked to give the build up gives a descriptor that becomes readable then.
     fn begin_command(&mut self) -> Option<OwnedFd> {
         None
+    }
+
+    /// A command has failed, and somebody wants to see why: the container with this ID has a shell upon the files as the
+    /// command left them, with its mounts and its environment, and is to be started. It is removed afterwards.
+    fn enter(&mut self, engine: &engine::Engine, id: &str, failure: &Error) {
+        let _ = (engine, id, failure);
     }
 
     /// The command has ended, and its container is gone.

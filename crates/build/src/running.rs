@@ -16,6 +16,7 @@ use crate::language::instruction::{Command, Run, Step};
 use crate::language::problem::Problem;
 use crate::language::statement::heredoc;
 use crate::mounting::SCRIPTS;
+use crate::options::Debug;
 use crate::progress::Event;
 use crate::stage::Stage;
 
@@ -117,12 +118,17 @@ impl Job<'_> {
             ..HostConfig::default()
         };
         host.log_config.r#type = "none".into();
+        let debug = options.debug.map(|debug| (debug, config.clone(), host.clone()));
         let id = self.engine.create_step(&stage.layers, config, host, true)?;
         let made = (|| {
             let places = self.missing_places(&id, &extras.places)?;
             let (code, tail) = self.attend(&id)?;
             if code != 0 {
-                return Err(self.command_failed(step, &what.argv, code, &tail));
+                let error = self.command_failed(step, &what.argv, code, &tail);
+                if let Some((debug, config, host)) = debug {
+                    self.enter(stage, &id, debug, config, host, &error)?;
+                }
+                return Err(error);
             }
             self.remove_places(&id, &places)?;
             Ok(self.engine.commit_step(&id, epoch)?)
@@ -132,6 +138,34 @@ impl Job<'_> {
         let made = made?;
         removed?;
         Ok(made)
+    }
+
+    /// Gives somebody a shell upon what a failed step has left.
+    fn enter(
+        &mut self,
+        stage: &Stage,
+        id: &str,
+        debug: Debug,
+        config: Config,
+        host: HostConfig,
+        failure: &Error,
+    ) -> Result<()> {
+        self.failed();
+        self.progress.end_command();
+        let (left, _) = self.engine.commit_step(id, 0)?;
+        let layers = [stage.layers.as_slice(), &[left]].concat();
+        let shell = stage.shell().into_iter().next().unwrap_or_else(|| "/bin/sh".into());
+        let config = Config {
+            entrypoint: Some(vec![shell]),
+            tty: debug.terminal,
+            open_stdin: true,
+            stdin_once: true,
+            attach_stdin: true,
+            ..config
+        };
+        let shell = self.engine.create_step(&layers, config, host, true)?;
+        self.progress.enter(self.engine, &shell, failure);
+        Ok(self.engine.remove_step(&shell)?)
     }
 
     /// Starts a step's container and hears it to its end: the exit code, and its last lines.

@@ -62,6 +62,9 @@ pub(crate) struct Args {
     /// Memory nodes the steps may use (0-3, 0,1)
     #[arg(long, value_name = "string", default_value = "")]
     cpuset_mems: String,
+    /// Open a shell in the files of a step that failed
+    #[arg(long)]
+    debug_on_failure: bool,
     /// Signatures are not checked
     #[arg(long, default_value = "true", hide = true)]
     disable_content_trust: bool,
@@ -383,6 +386,18 @@ impl Args {
         }
         let update = self.lock_update;
         options.lock = self.lock.as_ref().map(|path| LockFile { path: path.into(), update });
+        if self.debug_on_failure {
+            let from_stdin =
+                self.args.iter().any(|path| path == "-") || self.file.as_deref() == Some("-");
+            if from_stdin {
+                let why = "standard input is for the shell, and cannot be the context, too";
+                return Err(Failure::new(1, format!("--debug-on-failure: {why}")).into());
+            }
+            let terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
+            options.debug = Some(build::Debug { terminal });
+            // Nothing else happens while somebody looks.
+            options.jobs = 1;
+        }
         options.secrets = secrets(&self.secret)?;
         options.agents = agents(&self.ssh)?;
         options.tags.clone_from(&self.tag);

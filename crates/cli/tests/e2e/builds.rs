@@ -562,3 +562,44 @@ fn a_terminal_shows_what_runs() {
     );
     e.finish();
 }
+
+#[test]
+fn a_failed_step_can_be_entered() {
+    let e = Engine::new();
+    let file = "FROM bb\nENV V=value\nWORKDIR /work\n\
+        RUN --mount=type=secret,id=s,env=S --mount=type=cache,target=/c echo made > made; echo cached > /c/x; exit 7\n";
+    let dir = context(&e, "ctx", &[("Dockerfile", file)]);
+    let secret = e.path("secret");
+    fs::write(&secret, "geheim").unwrap();
+    let secret = format!("id=s,src={}", secret.display());
+    let args = [
+        "build",
+        "--network",
+        "none",
+        "--debug-on-failure",
+        "--secret",
+        &secret,
+        dir.to_str().unwrap(),
+    ];
+    let output = e.with_input(args, b"cat made /c/x; echo $V $S; pwd; exit 3\n");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(text(&output.stdout), "made\ncached\nvalue geheim\n/work", "{said}");
+    assert!(said.matches("exit code: 7").count() == 2 && said.contains("A shell in"), "{said}");
+
+    let mut screen = Screen::new(e.command().args(args));
+    screen.until("the build ends with it");
+    screen.until("# ");
+    screen.types("tty -s && echo $((6*7)) && exit\n");
+    screen.until("42");
+    assert_eq!(screen.end(), 1);
+    // Who gives it up leaves nothing either.
+    let mut screen = Screen::new(e.command().args(args));
+    screen.until("# ");
+    screen.kill(rustix::process::Signal::TERM);
+    screen.end();
+    assert_eq!(fs::read_dir(e.data_root().join("containers")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(e.run_root().join("build")).map_or(0, |list| list.count()), 0);
+    e.fails(1, ["build", "--debug-on-failure", "-"]);
+    e.finish();
+}

@@ -5,11 +5,14 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use build::Event;
+use engine::AttachOptions;
 
 use super::live::Live;
 use crate::context;
+use crate::door::Attachment;
 use crate::failure::Failure;
 use crate::output::clean;
+use crate::stream::Join;
 
 /// What asks us to end: SIGINT, SIGTERM, SIGHUP.
 pub(super) const SIGNALS: [i32; 3] = [2, 15, 1];
@@ -175,6 +178,29 @@ impl build::Progress for Show {
         let watch = sys::signal::block_and_watch(&SIGNALS).ok()?;
         self.signals = watch.try_clone().ok();
         Some(watch)
+    }
+
+    fn enter(&mut self, engine: &engine::Engine, id: &str, failure: &build::Error) {
+        // What it has drawn stays above the shell.
+        self.live = None;
+        self.line(&format!(
+            "{failure}\n\nA shell in the files as the command left them; the build ends with it."
+        ));
+        let wanted = AttachOptions { stdin: true, stdout: true, stderr: true, logs: false };
+        let started = engine.start(id, Some(wanted));
+        let tty = engine.inspect(id, false).is_ok_and(|container| container.config.tty);
+        let joined = match started {
+            Ok(Some(attachment)) => {
+                let attachment = Attachment::Local(attachment);
+                let join = Join { stdin: true, tty, keys: Vec::new(), proxy: None };
+                crate::stream::join(attachment, join).map(drop)
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = joined {
+            self.line(&format!("WARNING: no shell: {error:#}"));
+        }
     }
 
     fn end_command(&mut self) {
