@@ -28,7 +28,8 @@ use rustix::io::Errno;
 use sys::clone::Side;
 
 use crate::container::{
-    Container, ExecProcess, Input, Output, Record, open_pipe, pipe_path, set_size, streams,
+    Container, ExecProcess, Input, Output, Record, open_pipe, pipe_path, remove_pipes, set_size,
+    streams,
 };
 use crate::journal::{Stream, Writer};
 use crate::mover::{KEYS, Moved, Mover};
