@@ -130,7 +130,7 @@ fn become_standby(
 ) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let _ = rustix::thread::set_name(c"wherry-standby");
-    match standby::live(table, None)? {
+    match standby::live(table, None, run_root)? {
         Turn::Leave => Ok(()),
         Turn::Keeper(table, standby) => {
             Keeper::take_over(table, standby, run_root, program, steward_args)?.run()
