@@ -17,6 +17,8 @@ pub enum Error {
     Failed {
         /// Where, and what it said last.
         diagnostic: Box<Diagnostic>,
+        /// The command.
+        command: String,
         /// Its exit code.
         code: i32,
     },

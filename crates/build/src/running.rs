@@ -225,10 +225,9 @@ impl Job<'_> {
         code: i32,
         tail: &VecDeque<String>,
     ) -> Error {
-        let mut message = format!(
-            "process {:?} did not complete successfully: exit code: {code}",
-            argv.join(" ")
-        );
+        let command = argv.join(" ");
+        let mut message =
+            format!("process {command:?} did not complete successfully: exit code: {code}");
         if !tail.is_empty() {
             message.push_str("\nits last output:");
             for line in tail {
@@ -237,7 +236,7 @@ impl Job<'_> {
             }
         }
         let diagnostic = self.plan.file.diagnose(Problem::new(step.span, message));
-        Error::Failed { diagnostic, code }
+        Error::Failed { diagnostic, command, code }
     }
 }
 

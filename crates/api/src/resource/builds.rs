@@ -35,6 +35,7 @@ pub(crate) async fn build(request: Request, server: &Server) -> Outcome {
     }
     let mut options = options(query)?;
     let quiet = query.flag("q");
+    let cache_from: Vec<String> = document(query, "cachefrom")?;
     let client = (server.client)(SentAll::from_header(request.header("x-registry-config"))?)?;
     let mut archive = body::reader(request.inner.into_body());
     body::lines(&server.work, move |engine, out| {
@@ -64,6 +65,9 @@ pub(crate) async fn build(request: Request, server: &Server) -> Outcome {
             };
             Failure::new(failure.status, failure.message.replace(&here, ""))
         })?;
+        // Of images that are there, what was built here is in this engine's cache; of others there is nothing.
+        options.no_cache |= !cache_from.is_empty()
+            && !cache_from.iter().any(|name| engine.inspect_image(name).is_ok());
         let mut lines = Lines::new(out, &plan, quiet);
         let built = build::build(engine, Some(&client), &options, &mut lines);
         lines.end(built.is_ok());
@@ -163,15 +167,15 @@ fn said(
 
 /// The last line of one that did not. A command's exit code becomes that of `docker build`.
 fn failed(out: &mut Writer, error: Error) -> Result<(), Failure> {
-    let code = match &error {
-        Error::Failed { code, .. } => Some(*code),
-        _ => None,
-    };
-    let message = error.to_string();
-    let mut detail = json!({"message": message});
-    if let (Some(code), Some(fields)) = (code, detail.as_object_mut()) {
-        fields.insert("code".into(), code.into());
+    let mut message = error.to_string();
+    let mut detail = serde_json::Map::new();
+    if let Error::Failed { command, code, .. } = &error {
+        // Where it is, and then the words of the classic builder, which clients look for.
+        line(out, &stream(format!("{message}\n")))?;
+        message = format!("The command '{command}' returned a non-zero code: {code}");
+        detail.insert("code".into(), (*code).into());
     }
+    detail.insert("message".into(), message.as_str().into());
     line(out, &json!({"errorDetail": detail, "error": message}))
 }
 
@@ -191,15 +195,27 @@ struct Lines<'a> {
     /// So many of them were named.
     named: usize,
     quiet: bool,
-    /// Bytes of a character whose rest has not come.
+    /// So many are to be named, once it is known whether their results were there.
+    due: usize,
+    /// Bytes of a character whose rest has not come, and whether they are of standard error.
     rest: Vec<u8>,
+    of_error: bool,
     watch: Option<Watch>,
 }
 
 impl<'a> Lines<'a> {
     fn new(out: &'a mut Writer, plan: &Plan, quiet: bool) -> Self {
         let instructions = plan.instructions();
-        Self { out, instructions, named: 0, quiet, rest: Vec::new(), watch: None }
+        Self {
+            out,
+            instructions,
+            named: 0,
+            quiet,
+            due: 0,
+            rest: Vec::new(),
+            of_error: false,
+            watch: None,
+        }
     }
 
     fn say(&mut self, text: String) {
@@ -207,26 +223,38 @@ impl<'a> Lines<'a> {
         let _ = self.out.line(&stream(text));
     }
 
-    /// Names instructions up to this one: those before it that change no file had no event.
-    fn name(&mut self, until: usize) {
+    /// Names the instructions that are due: one that had an event, and those before it that change no file and so
+    /// had none. What is there of the one is there of the others.
+    fn name(&mut self, cached: bool) {
         let total = self.instructions.len();
-        while self.named < until {
+        while self.named < self.due {
             let Some((_, text)) = self.instructions.get(self.named) else { return };
+            let begins = text.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("FROM "));
             let text = text.clone();
             self.named = self.named.saturating_add(1);
             self.say(format!("Step {}/{total} : {text}\n", self.named));
+            if cached && !begins {
+                self.say(" ---> Using cache\n".into());
+            }
         }
     }
 
     /// The build is over; instructions at its end had no event either.
     fn end(&mut self, well: bool) {
         self.watch = None;
-        if well && !self.quiet {
-            self.name(self.instructions.len());
+        if !self.quiet {
+            if well {
+                self.due = self.instructions.len();
+            }
+            self.name(false);
         }
     }
 
-    fn output(&mut self, bytes: &[u8]) {
+    fn output(&mut self, bytes: &[u8], error: bool) {
+        if self.of_error != error {
+            self.rest.clear();
+            self.of_error = error;
+        }
         self.rest.extend_from_slice(bytes);
         let whole = match std::str::from_utf8(&self.rest) {
             // Within a character at the end.
@@ -236,7 +264,9 @@ impl<'a> Lines<'a> {
         let kept = self.rest.split_off(whole);
         let text = std::mem::replace(&mut self.rest, kept);
         if !text.is_empty() {
-            self.say(String::from_utf8_lossy(&text).into_owned());
+            let text = String::from_utf8_lossy(&text);
+            // Red, as the classic builder has it.
+            self.say(if error { format!("\x1b[91m{text}\x1b[0m") } else { text.into_owned() });
         }
     }
 }
@@ -248,28 +278,32 @@ impl Progress for Lines<'_> {
         }
         match event {
             Event::Begin { title, .. } => {
+                self.name(false);
                 self.rest.clear();
                 let rest = self.instructions.iter().skip(self.named);
                 match rest.enumerate().find(|(_, (label, _))| title.starts_with(label.as_str())) {
-                    Some((at, _)) => {
-                        let until = self.named.saturating_add(at).saturating_add(1);
-                        self.name(until);
-                    }
+                    Some((at, _)) => self.due = self.named.saturating_add(at).saturating_add(1),
                     // A trigger of the base image.
                     None => self.say(format!("# {title}\n")),
                 }
             }
-            Event::Cached { .. } => self.say(" ---> Using cache\n".into()),
-            Event::Output { bytes, .. } => self.output(&bytes),
+            Event::Cached { .. } => self.name(true),
+            Event::Output { bytes, error, .. } => {
+                self.name(false);
+                self.output(&bytes, error);
+            }
             Event::Fetch { message, .. } => {
                 let _ = self.out.line(&message);
             }
             Event::Warning(text) => self.say(format!("[Warning] {text}\n")),
-            Event::Done { .. } | Event::Failed { .. } => {}
+            Event::Done { .. } | Event::Failed { .. } => self.name(false),
         }
     }
 
     fn begin_command(&mut self) -> Option<OwnedFd> {
+        if !self.quiet {
+            self.name(false);
+        }
         if self.watch.is_none() {
             self.watch = self.out.watch().ok();
         }

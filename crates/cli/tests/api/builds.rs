@@ -84,6 +84,15 @@ fn docker_builds() {
     let events = e.ok(["events", "--since", "1h", "--until", "0s", "--filter", "type=container"]);
     assert!(!events.contains("image=bb"), "{events}");
 
+    // What is there is said to be, instructions that change no file included; of an image that is not there
+    // there is no cache.
+    let cached = |more: &[&str]| {
+        let again = docker(&served, &[&all[..], more, &["--label", "k=v", &dir]].concat()).unwrap();
+        text(&again.stdout).matches("Using cache").count()
+    };
+    assert!(cached(&["--cache-from", "two:2"]) > 3);
+    assert_eq!(cached(&["--cache-from", "nosuch"]), 0);
+
     let again = docker(
         &served,
         &["build", "-q", "--network", "none", "--build-arg", "V=9", "--label", "k=v", &dir],
@@ -93,7 +102,9 @@ fn docker_builds() {
     let file = format!("{dir}/other/Dockerfile.two");
     let failed = docker(&served, &["build", "--network", "none", "-f", &file, &dir]).unwrap();
     assert_eq!(failed.status.code(), Some(7), "{}", text(&failed.stderr));
-    assert!(text(&failed.stderr).contains("exit code: 7"), "{}", text(&failed.stderr));
+    let words = "The command '/bin/sh -c exit 7' returned a non-zero code: 7";
+    assert!(text(&failed.stderr).contains(words), "{}", text(&failed.stderr));
+    assert!(text(&failed.stdout).contains("    2 > RUN exit 7"), "{}", text(&failed.stdout));
 
     fs::write(&file, "FROM bb\nCOPY nosuch /\n").unwrap();
     let failed = docker(&served, &["build", "-f", &file, &dir]).unwrap();
