@@ -182,6 +182,23 @@ impl Door {
         }
     }
 
+    /// See [`engine::Engine::import_url`]; an engine elsewhere fetches it itself.
+    pub(crate) fn import_url(
+        &self,
+        context: &Context,
+        url: &str,
+        options: ImportOptions,
+        progress: &mut dyn Progress,
+    ) -> anyhow::Result<String> {
+        Ok(match self {
+            Self::Local(engine) => {
+                let client = crate::registries::client(context, false)?;
+                engine.import_url(&client, url, options, progress)?
+            }
+            Self::Remote(remote) => remote.import_url(url, &options)?,
+        })
+    }
+
     pub(crate) fn import_file(
         &self,
         tar: &std::fs::File,

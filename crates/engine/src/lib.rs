@@ -25,6 +25,7 @@ pub mod foreign;
 mod health;
 mod image_copy;
 mod images;
+mod import_url;
 mod index;
 pub mod info;
 mod layout;

@@ -201,9 +201,23 @@ impl Remote {
 
     /// See [`engine::Engine::import`].
     pub fn import(&self, tar: &mut dyn Read, options: ImportOptions) -> Result<String> {
+        self.import_from("-", &options, Payload::Tar(tar))
+    }
+
+    /// See [`engine::Engine::import_url`].
+    pub fn import_url(&self, url: &str, options: &ImportOptions) -> Result<String> {
+        self.import_from(url, options, Payload::Nothing)
+    }
+
+    fn import_from(
+        &self,
+        source: &str,
+        options: &ImportOptions,
+        payload: Payload<'_>,
+    ) -> Result<String> {
         let (repo, tag) = split_tag(options.reference.as_deref().unwrap_or_default());
         let mut query = Query::new()
-            .text("fromSrc", "-")
+            .text("fromSrc", source)
             .option("repo", Some(repo))
             .option("tag", tag)
             .option("message", Some(&options.message))
@@ -211,7 +225,7 @@ impl Remote {
         for change in &options.changes {
             query = query.text("changes", change);
         }
-        let (_, body) = self.ask("POST", "/images/create", query, &[], Payload::Tar(tar))?;
+        let (_, body) = self.ask("POST", "/images/create", query, &[], payload)?;
         let said = self.progress(body, &mut ())?;
         said.into_iter()
             .next_back()

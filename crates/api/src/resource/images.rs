@@ -159,24 +159,30 @@ pub(crate) async fn create(request: Request, server: &Server) -> Outcome {
 
 async fn import(request: Request, server: &Server) -> Outcome {
     let query = request.query();
-    let source = query.text("fromSrc").unwrap_or_default();
-    if source.is_empty() {
-        return Err(Failure::invalid("fromImage or fromSrc is needed"));
-    }
-    if source != "-" {
-        return Err(Failure::invalid(format!(
-            "import {source}: this engine fetches no archives; fetch it first and send it with fromSrc=-"
-        )));
-    }
+    let source = query.text("fromSrc").unwrap_or_default().to_owned();
+    // As Docker has it, an address needs no scheme.
+    let url = match source.as_str() {
+        "" => return Err(Failure::invalid("fromImage or fromSrc is needed")),
+        "-" => None,
+        url if url.starts_with("http://") || url.starts_with("https://") => Some(source),
+        other if !other.contains("://") => Some(format!("http://{other}")),
+        other => {
+            return Err(Failure::invalid(format!("import {other}: only http and https are known")));
+        }
+    };
     let options = ImportOptions {
         reference: query.text("repo").map(|repo| with_tag(repo, query.text("tag"))),
         message: query.text("message").unwrap_or_default().to_owned(),
         platform: query.text("platform").map(str::to_owned),
         changes: query.all("changes"),
     };
+    let client = (server.client)(None)?;
     let mut archive = body::reader(request.inner.into_body());
     body::lines(&server.work, move |engine, out| {
-        let id = engine.import(&mut archive, options, &mut NoProgress)?;
+        let id = match &url {
+            Some(url) => engine.import_url(&client, url, options, &mut NoProgress)?,
+            None => engine.import(&mut archive, options, &mut NoProgress)?,
+        };
         say(out, &Message::line(id))
     })
     .await

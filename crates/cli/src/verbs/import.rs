@@ -4,7 +4,6 @@ use engine::ImportOptions;
 
 use super::{one, open};
 use crate::context::{self, Context};
-use crate::failure::Failure;
 use crate::failure::Outcome;
 use crate::flags::Spec;
 use crate::output::progress::Bar;
@@ -42,13 +41,13 @@ impl Verb for Args {
             platform: self.platform,
             changes: self.change,
         };
-        if source.starts_with("http://") || source.starts_with("https://") {
-            return Err(Failure::new(1, format!("import {source}: this engine fetches no archives; fetch it first and pipe it into import -")).into());
-        }
         let mut bar = Bar::new(false);
         let engine = context.engine()?;
         let id = match source {
             "-" => engine.import(&mut std::io::stdin().lock(), options, &mut bar)?,
+            url if url.starts_with("http://") || url.starts_with("https://") => {
+                engine.import_url(context, url, options, &mut bar)?
+            }
             path => engine.import_file(&open(path)?, options, &mut bar)?,
         };
         bar.finish();

@@ -218,3 +218,44 @@ fn git_repositories() {
     assert!(text(&output.stderr).contains("install it"), "{}", text(&output.stderr));
     e.finish();
 }
+
+/// `import` of an address reads what comes while it comes; half of an archive is no image.
+#[test]
+fn an_archive_by_its_address() {
+    let e = Engine::new();
+    let served = e.path("served");
+    fs::create_dir_all(served.join("root/dir")).unwrap();
+    fs::write(served.join("root/dir/file"), vec![b'x'; 300_000]).unwrap();
+    let archive = served.join("root.tar");
+    let mut pack = Command::new("tar");
+    pack.arg("-C").arg(served.join("root")).arg("-cf").arg(&archive).arg(".");
+    assert!(pack.status().unwrap().success());
+    let _server = http(&e, &served, &e.path("log"));
+    let url = "http://127.0.0.1:8123/root.tar";
+    let id = e.ok(["import", "-c", "CMD [\"x\"]", url, "fetched:1"]);
+    assert_eq!(
+        e.ok(["image", "inspect", "-f", "{{.Id}} {{json .Config.Cmd}}", "fetched:1"]),
+        format!("{id} [\"x\"]")
+    );
+    assert!(e.ok(["history", "fetched:1"]).contains(&format!("Imported from {url}")));
+    assert!(e.fails(1, ["import", "http://127.0.0.1:8123/nosuch", "not:1"]).contains("not found"));
+    assert!(e.fails(1, ["import", "http://127.0.0.1:1/x", "not:1"]).contains("connection refused"));
+    let script = e.path("half.sh");
+    fs::write(
+        &script,
+        format!(
+            "#!/bin/sh\nprintf 'HTTP/1.0 200 OK\\r\\nContent-Length: 900000\\r\\n\\r\\n'; head -c 200000 {}\n",
+            archive.display()
+        ),
+    )
+    .unwrap();
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).exists());
+    let mut half = e.host.command(busybox.unwrap());
+    half.args(["nc", "-ll", "-p", "8124", "-e", "/bin/sh", script.to_str().unwrap()]);
+    let _half = Server(half.spawn().unwrap());
+    listens(&e, 8124);
+    let said = e.fails(1, ["import", "http://127.0.0.1:8124/root.tar", "not:1"]);
+    assert!(!said.contains("truncated") && said.contains("127.0.0.1:8124"), "{said}");
+    assert!(!e.ok(["images"]).contains("not"));
+    e.finish();
+}
