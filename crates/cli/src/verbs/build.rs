@@ -140,6 +140,9 @@ pub(crate) struct Args {
     /// Make one layer of all that are above the base
     #[arg(long)]
     squash: bool,
+    /// A container that steps reach by its name: name=image[,env=name=value][,health=command][,command=command]
+    #[arg(long, value_name = "list")]
+    service: Vec<String>,
     /// Size of the steps' /dev/shm
     #[arg(long, value_name = "bytes", value_parser = parse_size)]
     shm_size: Option<i64>,
@@ -397,6 +400,11 @@ impl Args {
             options.debug = Some(build::Debug { terminal });
             // Nothing else happens while somebody looks.
             options.jobs = 1;
+        }
+        for text in &self.service {
+            let service = build::services::Service::parse(text)
+                .map_err(|why| Failure::new(1, format!("--service: {why}")))?;
+            options.services.push(service);
         }
         options.secrets = secrets(&self.secret)?;
         options.agents = agents(&self.ssh)?;
