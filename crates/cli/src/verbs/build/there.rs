@@ -103,7 +103,7 @@ impl Args {
         let mut options = None;
         let mut address = None;
         if build::remote::is_remote(path) && !Path::new(path).exists() {
-            address = Some(path.clone());
+            address = Some(path);
         } else if path == "-" {
             std::io::stdin().lock().take(512).read_to_end(&mut start)?;
             if !build::upload::is_archive(&start) {
