@@ -189,7 +189,7 @@ impl Imported {
             Place::Directory(directory) => Carried::File(blob_path(directory, &blob.digest)),
             Place::Registry(name) => {
                 let repository = repository(&self.place, name, client, Access::Pull)?;
-                Carried::Blob(repository, blob.clone())
+                Carried::Blob(Box::new((repository, blob.clone())))
             }
         })
     }
@@ -270,7 +270,7 @@ impl Read for Hashed<'_> {
 /// Content that is somewhere already.
 enum Carried<'c> {
     File(PathBuf),
-    Blob(Repository<'c>, Descriptor),
+    Blob(Box<(Repository<'c>, Descriptor)>),
 }
 
 impl registry::Source for Carried<'_> {
@@ -281,7 +281,8 @@ impl registry::Source for Carried<'_> {
                 file.seek(io::SeekFrom::Start(offset))?;
                 Ok(Box::new(file))
             }
-            Self::Blob(repository, blob) => {
+            Self::Blob(both) => {
+                let (repository, blob) = &**both;
                 Ok(Box::new(repository.blob(blob, offset).map_err(io::Error::other)?))
             }
         }

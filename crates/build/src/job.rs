@@ -53,7 +53,7 @@ pub fn plan(options: &Options) -> Result<Plan> {
 }
 
 /// The Dockerfile and the context.
-fn open(options: &Options) -> Result<(Dockerfile, Option<Tree>)> {
+pub(crate) fn open(options: &Options) -> Result<(Dockerfile, Option<Tree>)> {
     let bare = match &options.context {
         Context::Directory(path) => Some((path, Tree::open(path, Ignore::default())?)),
         Context::Empty => None,

@@ -28,6 +28,7 @@ mod progress;
 pub mod remote;
 mod running;
 mod scope;
+pub mod services;
 mod side_by_side;
 mod stage;
 mod stop;

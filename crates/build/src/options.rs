@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::elsewhere::{Export, Place};
 use crate::lock::LockFile;
+use crate::services::Service;
 
 /// Where the Dockerfile is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +102,8 @@ pub struct Options {
     pub lock: Option<LockFile>,
     /// `--debug-on-failure`: somebody looks at the files of a step that failed, see [`crate::Progress::enter`].
     pub debug: Option<Debug>,
+    /// `--service`: what every step with a network may reach.
+    pub services: Vec<Service>,
     /// What is above the base becomes one layer.
     pub squash: bool,
     /// Stages that are done at the same time at the most.
@@ -145,6 +148,7 @@ impl Options {
             cache_to: Vec::new(),
             lock: None,
             debug: None,
+            services: Vec::new(),
             squash: false,
             jobs: 1,
             secrets: BTreeMap::new(),

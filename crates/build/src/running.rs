@@ -18,6 +18,7 @@ use crate::language::statement::heredoc;
 use crate::mounting::SCRIPTS;
 use crate::options::Debug;
 use crate::progress::Event;
+use crate::services::Prepared;
 use crate::stage::Stage;
 
 /// Lines of a failed command that are shown again.
@@ -65,9 +66,19 @@ impl Job<'_> {
         for mount in &run.mounts {
             mounts.push(self.resolve(stage, mount, &mut key)?);
         }
+        // A step without a network is alone.
+        let services = match run.network.as_deref() {
+            Some("none") => Vec::new(),
+            _ => self.services(step, &mut key)?,
+        };
+        if network == "none" && !services.is_empty() {
+            return Err(Error::Invalid(
+                "a service is reached by the network, and this build has --network none".into(),
+            ));
+        }
         let epoch = self.epoch(stage, 0);
         environment.extend(stage.scope.proxies(&plan.globals));
-        let what = What { argv, script, environment, network, insecure, mounts };
+        let what = What { argv, script, environment, network, insecure, mounts, services };
         self.layer(stage, key, &step.text, epoch, |job, stage| {
             job.execute(stage, &what, step, epoch)
         })?;
@@ -85,6 +96,13 @@ impl Job<'_> {
         epoch: i64,
     ) -> Result<(oci::DiffId, u64)> {
         let extras = self.extras(stage, what)?;
+        let services = match self.start_services(&what.services, &what.network) {
+            Ok(services) => services,
+            Err(error) => {
+                self.progress.end_command();
+                return Err(error);
+            }
+        };
         let list = |words: &[String]| Some(words.to_vec());
         let environment = [what.environment.as_slice(), extras.environment.as_slice()].concat();
         let options = self.options;
@@ -103,7 +121,7 @@ impl Job<'_> {
             network_mode: what.network.clone(),
             privileged: what.insecure,
             mounts: Some(extras.mounts.clone()),
-            extra_hosts: list(&options.add_hosts),
+            extra_hosts: Some([options.add_hosts.as_slice(), &services.hosts].concat()),
             shm_size: options.shm_size,
             memory: options.memory,
             memory_swap: options.memory_swap,
@@ -134,6 +152,7 @@ impl Job<'_> {
             Ok(self.engine.commit_step(&id, epoch)?)
         })();
         let removed = self.engine.remove_step(&id);
+        drop(services);
         self.progress.end_command();
         let made = made?;
         removed?;
@@ -248,6 +267,7 @@ pub(crate) struct What {
     network: String,
     insecure: bool,
     pub(crate) mounts: Vec<Mount>,
+    services: Vec<Prepared>,
 }
 
 /// The command line of a `RUN`, and a script if a here-document is a program of its own.

@@ -253,7 +253,7 @@ impl Door {
 }
 
 /// What this person's files know for the registry of an image; the other engine has no login of theirs.
-fn auth_for(name: &str) -> anyhow::Result<Option<remote::Auth>> {
+pub(crate) fn auth_for(name: &str) -> anyhow::Result<Option<remote::Auth>> {
     let reference: oci::Reference = name.parse()?;
     let key = match reference.domain() {
         "docker.io" => ::registry::DOCKER_HUB_KEY.to_owned(),

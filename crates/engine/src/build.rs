@@ -74,6 +74,20 @@ impl Engine {
         Ok(self.create_upon(request, Some(upon))?.id)
     }
 
+    /// Makes the container of a service that steps reach: of an image, and the build's as steps are.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub fn create_service(
+        &self,
+        image: &ImageRecord,
+        mut config: Config,
+        host_config: HostConfig,
+    ) -> Result<String> {
+        crate::create::merge(&mut config, &image.config);
+        self.create_step(&image.layers, config, host_config, true)
+    }
+
     /// The files of a step's container, mounted for writing and detached.
     ///
     /// # Errors

@@ -199,6 +199,68 @@ impl Remote {
         Ok(loaded)
     }
 
+    /// Has an image built of the archive of a context, or of what the parameter `remote` names; its ID. `parameters` are those of
+    /// `POST /build`, `auths` what is known for the registries of base images. `say` hears what the builder prints.
+    ///
+    /// # Errors
+    /// A build that failed, with the exit code of the command that did; those of the connection.
+    pub fn build(
+        &self,
+        parameters: &[(&str, String)],
+        auths: &[Auth],
+        archive: Option<&mut dyn Read>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Option<String>> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Said {
+            status: String,
+            id: Option<String>,
+            stream: String,
+            error: String,
+            aux: Aux,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Aux {
+            #[serde(rename = "ID")]
+            id: Option<String>,
+        }
+        let mut query = Query::new();
+        for (name, value) in parameters {
+            query = query.text(name, value);
+        }
+        let known: std::collections::BTreeMap<&str, &Auth> =
+            auths.iter().map(|auth| (auth.serveraddress.as_str(), auth)).collect();
+        let json = serde_json::to_vec(&known).unwrap_or_default();
+        let header = base64::engine::general_purpose::URL_SAFE.encode(json);
+        let headers = [("X-Registry-Config", header.as_str())];
+        let payload = archive.map_or(Payload::Nothing, Payload::Tar);
+        let (_, body) = self.ask("POST", "/build", query, &headers, payload)?;
+        let mut id = None;
+        let mut told = std::collections::BTreeSet::new();
+        self.lines(body, &mut |said: Said| {
+            if !said.error.is_empty() {
+                return Err(Error::new(ErrorKind::System, said.error));
+            }
+            if let Some(found) = said.aux.id {
+                id = Some(found);
+            } else if let Some(found) = said.stream.strip_prefix("Successfully built ") {
+                id.get_or_insert_with(|| found.trim().to_owned());
+            }
+            if !said.stream.is_empty() {
+                say(&said.stream);
+            }
+            // What a pull says of a layer again and again is said once.
+            let status = format!("{} {}", said.id.unwrap_or_default(), said.status);
+            if !said.status.is_empty() && told.insert(status.clone()) {
+                say(&format!("{}\n", status.trim()));
+            }
+            Ok(true)
+        })?;
+        Ok(id)
+    }
+
     /// See [`engine::Engine::import`].
     pub fn import(&self, tar: &mut dyn Read, options: ImportOptions) -> Result<String> {
         self.import_from("-", &options, Payload::Tar(tar))

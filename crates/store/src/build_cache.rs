@@ -219,8 +219,8 @@ impl Store {
     /// A layer that is missing; those of writing.
     pub fn apply_layer(&self, root: BorrowedFd<'_>, diff_id: &DiffId) -> Result<()> {
         // A mount is not open for changes itself.
-        let root = files::open_dir(&root, c".")
-            .map_err(io(|| "opening the files of a step".to_owned()))?;
+        let root =
+            files::open_dir(root, c".").map_err(io(|| "opening the files of a step".to_owned()))?;
         let own = |options: &UnpackOptions| {
             let file = std::io::BufReader::with_capacity(256 << 10, self.open_layer(diff_id)?);
             let mut tar = TarReader::new(file);

@@ -92,6 +92,37 @@ impl Dockerfile {
         Ok(Self { name, text, directives, arguments, stages })
     }
 
+    /// The services of a step with their lines: what follows `# service:` before the first instruction, or right above this one.
+    pub fn services(&self, step: &Step) -> Vec<(usize, String)> {
+        let first = self.arguments.first().map(|step| step.span.first);
+        let first = first.or_else(|| self.stages.first().map(|stage| stage.span.first));
+        let service = |line: &str| {
+            let text = line.trim_start().strip_prefix('#')?.trim_start();
+            Some(text.strip_prefix("service:")?.trim().to_owned())
+        };
+        let numbered = (1usize..).zip(self.text.lines());
+        let head = numbered.clone().take_while(|(number, _)| Some(*number) < first);
+        let mut list: Vec<_> =
+            head.filter_map(|(number, line)| Some((number, service(line)?))).collect();
+        // Within another instruction a comment is that instruction's.
+        let ends = |other: &Step| other.span.last < step.span.first;
+        let before = self.stages.iter().flat_map(|stage| {
+            let steps = stage.steps.iter().filter(|other| ends(other)).map(|other| other.span.last);
+            steps.chain([stage.span.last].into_iter().filter(|last| *last < step.span.first))
+        });
+        let after = before.max().unwrap_or(0);
+        let above: Vec<(usize, &str)> =
+            numbered.skip(after).take_while(|(number, _)| *number < step.span.first).collect();
+        let adjacent = above.iter().rev().map_while(|(number, line)| {
+            line.trim_start().starts_with('#').then_some((*number, *line))
+        });
+        let mut near: Vec<_> =
+            adjacent.filter_map(|(number, line)| Some((number, service(line)?))).collect();
+        near.reverse();
+        list.extend(near);
+        list
+    }
+
     /// The stage with this name or number; a name stands for the last stage before `before` that has it.
     pub fn stage(&self, name: &str, before: usize) -> Option<usize> {
         let lower = name.to_lowercase();
@@ -105,6 +136,20 @@ impl Dockerfile {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn services_of_steps() {
+        let text = "# syntax=docker/dockerfile:1\n# service: all=a:1\n\nFROM x\n# service: no=n\n\nRUN one\n\
+            # a comment\n# service: b=b:1\n# service: c=c:1\nRUN two \\\n# service: in=side\n three\nRUN <<E\n# service: here=h\nE\nRUN four\n";
+        let file = Dockerfile::parse("Dockerfile", text).unwrap();
+        let of = |index: usize| {
+            let list = file.services(&file.stages[0].steps[index]);
+            list.into_iter().map(|(line, text)| format!("{line} {text}")).collect::<Vec<_>>()
+        };
+        assert_eq!(of(0), ["2 all=a:1"]);
+        assert_eq!(of(1), ["2 all=a:1", "9 b=b:1", "10 c=c:1"]);
+        assert_eq!((of(2), of(3)), (vec!["2 all=a:1".to_owned()], vec!["2 all=a:1".to_owned()]));
+    }
 
     fn wrong(text: &str) -> String {
         Dockerfile::parse("Dockerfile", text).unwrap_err().to_string()

@@ -3,6 +3,7 @@
 mod cache;
 mod live;
 mod show;
+mod there;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -12,6 +13,7 @@ use build::lock::LockFile;
 use build::{File, Options};
 
 use crate::context::{self, Context};
+use crate::door::Door;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Spec;
 use crate::registry::Verb;
@@ -140,6 +142,9 @@ pub(crate) struct Args {
     /// Make one layer of all that are above the base
     #[arg(long)]
     squash: bool,
+    /// A container that steps reach by its name: name=image[,env=name=value][,health=command][,command=command]
+    #[arg(long, value_name = "list")]
+    service: Vec<String>,
     /// Size of the steps' /dev/shm
     #[arg(long, value_name = "bytes", value_parser = parse_size)]
     shm_size: Option<i64>,
@@ -173,7 +178,10 @@ impl Verb for Args {
             let why = "how containers are kept apart can be chosen on Windows only";
             return Err(Failure::new(1, format!("--isolation {}: {why}", self.isolation)).into());
         }
-        let engine = context.local()?;
+        let engine = match context.engine()? {
+            Door::Local(engine) => engine,
+            Door::Remote(remote) => return self.there(&remote),
+        };
         let mut held = Held::default();
         let (file, files) = self.input(context, &engine, &mut held)?;
         let mut options = Options::new(file, files);
@@ -290,6 +298,11 @@ impl Args {
         if path == "-" {
             return self.standard_input(engine, &mut held.unpacked);
         }
+        self.directory(path)
+    }
+
+    /// A directory as the context, and the Dockerfile in it or elsewhere.
+    fn directory(&self, path: &str) -> anyhow::Result<(File, build::Context)> {
         let directory = PathBuf::from(path);
         if !directory.is_dir() {
             let message = format!("unable to prepare context: path {path:?} not found");
@@ -397,6 +410,11 @@ impl Args {
             options.debug = Some(build::Debug { terminal });
             // Nothing else happens while somebody looks.
             options.jobs = 1;
+        }
+        for text in &self.service {
+            let service = build::services::Service::parse(text)
+                .map_err(|why| Failure::new(1, format!("--service: {why}")))?;
+            options.services.push(service);
         }
         options.secrets = secrets(&self.secret)?;
         options.agents = agents(&self.ssh)?;

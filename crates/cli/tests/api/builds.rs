@@ -139,3 +139,62 @@ fn a_client_that_goes_away_ends_the_build() {
     });
     served.finish();
 }
+
+#[test]
+fn our_own_client_builds_elsewhere() {
+    let served = Served::new();
+    let files = [
+        ("Dockerfile", FILE),
+        ("a", "content\n"),
+        ("ignored", "x"),
+        ("deep/b", "deep\n"),
+        (".dockerignore", "ignored\nDockerfile\n"),
+    ];
+    let dir = context(&served, &files);
+    std::os::unix::fs::symlink("a", format!("{dir}/link")).unwrap();
+    let host = format!("unix://{}", served.socket().display());
+    let there = |args: &[&str]| {
+        let mut all = vec!["-H", &host, "build", "--network", "none"];
+        all.extend(args);
+        served.engine.run(all)
+    };
+    // The same image as here, whichever way the files came.
+    let elsewhere = served.engine.path("Elsewhere");
+    fs::write(&elsewhere, FILE).unwrap();
+    let here = |args: &[&str]| {
+        let mut all = vec!["build", "-q", "--network", "none", "--build-arg", "V=2"];
+        all.extend(args);
+        served.engine.ok(all)
+    };
+    let file = ["-f", elsewhere.to_str().unwrap()];
+    for more in [&[][..], &file[..]] {
+        let args =
+            [&["--no-cache", "--build-arg", "V=2", "-t", "x:1"], more, &[dir.as_str()]].concat();
+        let output = there(&args);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("v is 2") && said.contains("problem"), "{said}");
+        assert!(!said.contains("ignored") && !said.contains(".dockerfile"), "{said}");
+        assert_eq!(text(&output.stdout), "");
+        let id = here(&[more, &[dir.as_str()]].concat());
+        assert_eq!(served.engine.ok(["inspect", "-f", "{{.Id}}", "x:1"]), id);
+        let output = there(&[&["-q", "--build-arg", "V=2"], more, &[dir.as_str()]].concat());
+        assert!(id.contains(&text(&output.stdout)) && output.stderr.is_empty(), "{output:?}");
+    }
+    // From standard input: a Dockerfile, an archive.
+    let host = ["-H", host.as_str(), "build", "--network", "none", "-"];
+    let output = served.engine.with_input(host, b"FROM bb\nRUN echo piped\n");
+    assert!(text(&output.stderr).contains("piped"), "{}", text(&output.stderr));
+    let tar = std::process::Command::new("tar").args(["-C", &dir, "-c", "."]).output().unwrap();
+    let output = served.engine.with_input(host, &tar.stdout);
+    assert!(text(&output.stderr).contains("v is 1"), "{}", text(&output.stderr));
+
+    fs::write(format!("{dir}/Dockerfile"), "FROM bb\nRUN exit 3\n").unwrap();
+    let output = there(&[&dir]);
+    assert!(!output.status.success() && text(&output.stderr).contains("exit code: 3"));
+    fs::write(format!("{dir}/Dockerfile"), "FROM bb\nRUNN x\n").unwrap();
+    let output = there(&[&dir]);
+    assert!(text(&output.stderr).contains("Dockerfile:2"), "{}", text(&output.stderr));
+    let output = there(&["--secret", "id=x", &dir]);
+    assert!(text(&output.stderr).contains("--secret: the API"), "{}", text(&output.stderr));
+}

@@ -9,6 +9,7 @@ mod harness;
 
 mod build_mounts;
 mod build_results;
+mod build_services;
 mod builds;
 mod containers;
 mod cost;
