@@ -246,7 +246,7 @@ fn what_is_not_here_says_so() {
         (&["run", "--ip", "1.2.3", "x"], 125, "invalid IPv4 address"),
         (&["run", "--rootfs", "/"], 125, "the command must be given"),
         (&["start", "--checkpoint", "x", "y"], 1, "checkpoint"),
-        (&["import", "http://example.org/a.tar"], 1, "fetches no archives"),
+        (&["import", "ftp://x/a.tar"], 1, "no such file"),
         (&["inspect", "--type", "network", "x"], 1, "network x not found"),
         (&["nonsense"], 1, "unknown command: wherry nonsense"),
     ] {

@@ -197,6 +197,8 @@ struct Lines<'a> {
     quiet: bool,
     /// So many are to be named, once it is known whether their results were there.
     due: usize,
+    /// Whether that of the last step was.
+    cached: bool,
     /// Bytes of a character whose rest has not come, and whether they are of standard error.
     rest: Vec<u8>,
     of_error: bool,
@@ -212,6 +214,7 @@ impl<'a> Lines<'a> {
             named: 0,
             quiet,
             due: 0,
+            cached: false,
             rest: Vec::new(),
             of_error: false,
             watch: None,
@@ -246,7 +249,7 @@ impl<'a> Lines<'a> {
             if well {
                 self.due = self.instructions.len();
             }
-            self.name(false);
+            self.name(well && self.cached);
         }
     }
 
@@ -279,6 +282,7 @@ impl Progress for Lines<'_> {
         match event {
             Event::Begin { title, .. } => {
                 self.name(false);
+                self.cached = false;
                 self.rest.clear();
                 let rest = self.instructions.iter().skip(self.named);
                 match rest.enumerate().find(|(_, (label, _))| title.starts_with(label.as_str())) {
@@ -287,7 +291,10 @@ impl Progress for Lines<'_> {
                     None => self.say(format!("# {title}\n")),
                 }
             }
-            Event::Cached { .. } => self.name(true),
+            Event::Cached { .. } => {
+                self.name(true);
+                self.cached = true;
+            }
             Event::Output { bytes, error, .. } => {
                 self.name(false);
                 self.output(&bytes, error);

@@ -93,7 +93,7 @@ fn what_no_client_sends() {
         ("GET", "/images/nosuch/json", "", 404, "No such image"),
         ("GET", "/images//json", "", 400, ""),
         ("POST", "/images/create", "", 400, "fromImage"),
-        ("POST", "/images/create?fromSrc=http%3A%2F%2Fx", "", 400, "fetches no archives"),
+        ("POST", "/images/create?fromSrc=ftp%3A%2F%2Fx", "", 400, "only http and https"),
         ("GET", "/images/get", "", 400, "at least one"),
         ("GET", "/volumes/nosuch", "", 404, "no such volume"),
         ("GET", "/events?since=x", "", 400, "invalid time"),
