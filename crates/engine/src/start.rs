@@ -176,6 +176,7 @@ impl Engine {
             let cgroup = CgroupRef { path: self.cgroup_path(record) };
             keeper.request(Request::Place { cgroup }, vec![])?;
         }
+        let endpoints = self.endpoints_to_join(record)?;
         let mut image = None;
         let rootfs = match &layer {
             Some(layer) => {
@@ -189,7 +190,7 @@ impl Engine {
             fds.push((Role::Image, mount));
             chain
         });
-        let mut attached = self.attach_networks(record)?;
+        let mut attached = self.attach_networks(record, endpoints)?;
         *reserved = attached.is_some();
         let (plan, given) = self.plan(record, &rootfs, attached.as_ref(), foreign)?;
         fds.extend(given.into_iter().map(|(index, fd)| (Role::Mount(index), fd)));
@@ -229,7 +230,7 @@ impl Engine {
         let cgroup = self.make_cgroup(record, placed)?;
         let cgroup_path = cgroup.path().to_owned();
         if let Some(attached) = &mut attached {
-            self.await_names(record, attached)
+            self.hand_names_over(record, attached)
                 .and_then(|()| self.await_ports(&attached.joined))
                 .inspect_err(|_| _ = cgroup.remove())?;
         }
@@ -310,6 +311,9 @@ impl Engine {
                     format!("container {} was removed while it was being started", record.name),
                 ));
             }
+        }
+        if let Some(attached) = &mut attached {
+            self.confirm_names(record, attached);
         }
         if attached.is_some() && !networks.0 {
             // Those with names of their own have woken it.
