@@ -164,6 +164,7 @@ impl Engine {
         let (config, host) = (&definition.config, &definition.host);
         let mut fds: Vec<(Role, OwnedFd)> = Vec::new();
         let foreign = self.foreign_runtime(record)?.is_some();
+        let phase = self.trace().phase("connect to the keeper");
         let mut keeper = None;
         let mut layer = None;
         if !foreign {
@@ -176,7 +177,9 @@ impl Engine {
             let cgroup = CgroupRef { path: self.cgroup_path(record) };
             keeper.request(Request::Place { cgroup }, vec![])?;
         }
+        drop(phase);
         let endpoints = self.endpoints_to_join(record)?;
+        let phase = self.trace().phase("mount the root filesystem");
         let mut image = None;
         let rootfs = match &layer {
             Some(layer) => {
@@ -190,8 +193,12 @@ impl Engine {
             fds.push((Role::Image, mount));
             chain
         });
+        drop(phase);
+        let phase = self.trace().phase("set up the network");
         let mut attached = self.attach_networks(record, endpoints)?;
         *reserved = attached.is_some();
+        drop(phase);
+        let phase = self.trace().phase("write the specification, make the plan");
         let (plan, given) = self.plan(record, &rootfs, attached.as_ref(), foreign)?;
         fds.extend(given.into_iter().map(|(index, fd)| (Role::Mount(index), fd)));
         fds.push((Role::Rootfs, rootfs));
@@ -223,17 +230,22 @@ impl Engine {
             }
         }
         let health = config.healthcheck.as_ref().is_some_and(crate::health::is_on);
+        drop(phase);
+        let phase = self.trace().phase("hear of the place, set the limits");
         let placed = match &mut keeper {
             Some(keeper) => matches!(keeper.answer()?, Message::Placed { prepared: true }),
             None => false,
         };
         let cgroup = self.make_cgroup(record, placed)?;
         let cgroup_path = cgroup.path().to_owned();
+        drop(phase);
         if let Some(attached) = &mut attached {
+            let _phase = self.trace().phase("hand names over, hear of ports");
             self.hand_names_over(record, attached)
                 .and_then(|()| self.await_ports(&attached.joined))
                 .inspect_err(|_| _ = cgroup.remove())?;
         }
+        let phase = self.trace().phase("have it started");
         let started = match keeper {
             None => {
                 let rootfs =
@@ -255,6 +267,8 @@ impl Engine {
                 return Err(e);
             }
         };
+        drop(phase);
+        let phase = self.trace().phase("record the start");
         record.state = State::Running;
         record.pid = pid;
         record.start_time = start_time;
@@ -312,7 +326,9 @@ impl Engine {
                 ));
             }
         }
+        drop(phase);
         if let Some(attached) = &mut attached {
+            let _phase = self.trace().phase("hear of names");
             self.confirm_names(record, attached);
         }
         if attached.is_some() && !networks.0 {
@@ -353,7 +369,8 @@ impl Engine {
             image,
         };
         match keeper.ask(Request::Start(Box::new(start)), fds)? {
-            Message::Started { pid, start_time, at, notes } => {
+            Message::Started { pid, start_time, at, notes, trace } => {
+                self.trace().add(trace);
                 notes.iter().for_each(|note| self.debug(note));
                 let attachment =
                     again.map(|again| self.attachment_since_start(record, keeper, again, at));
@@ -481,6 +498,7 @@ impl Engine {
             .map_err(|e| Error::system("the specification is not valid", e))?;
         let mut plan = Plan::from_spec(&spec, &directory)?;
         plan.id.clone_from(&record.id);
+        plan.trace = self.trace().is_on();
         relax_rlimits(&mut plan.process, record);
         plan.seccomp = self.seccomp_filter(record, &security, &spec)?;
         let mut given = Vec::new();

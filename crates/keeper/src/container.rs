@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use runtime::launch::Launching;
+use runtime::trace::Recorder;
 use rustix::fs::{FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,8 @@ pub(crate) struct Container {
     pub(crate) size: Option<(u16, u16)>,
     /// Its process has ended but can't be asked how, yet.
     pub(crate) ended: bool,
+    /// Notes the phases of its start, if that was asked for.
+    pub(crate) trace: Recorder,
 }
 
 impl Container {
@@ -102,6 +105,7 @@ impl Container {
             owner: None,
             size: None,
             ended: false,
+            trace: Recorder::default(),
         }
     }
 }

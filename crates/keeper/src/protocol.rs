@@ -316,6 +316,9 @@ pub enum Message {
         at: i64,
         /// Things a person may want to know.
         notes: Vec<String>,
+        /// The phases of a start that asked for them, the keeper's and the child's.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        trace: Vec<runtime::trace::Phase>,
     },
     /// Attached.
     Attached {

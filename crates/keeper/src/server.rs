@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use runtime::cgroup::{Cgroup, CgroupRoot};
 use runtime::launch::{Descriptors, Progress};
+use runtime::trace::Recorder;
 use runtime::{Place, Waiter};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;

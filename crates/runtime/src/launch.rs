@@ -21,6 +21,7 @@ use crate::plan::{IdMap, MountKind, Namespace, NamespaceSource, Plan, Process};
 use crate::report::{self, Message, Reporter};
 use crate::seccomp::Filter;
 use crate::state::{State, Status};
+use crate::trace::{self, Phase};
 
 /// Descriptors the caller made and hands over; all are closed if anything fails.
 #[derive(Debug, Default)]
@@ -94,6 +95,8 @@ pub struct Launching {
     pub pidfd: OwnedFd,
     /// What the child had to say that is no error, for the log.
     pub notes: Vec<String>,
+    /// The child's phases, if the plan asked for them.
+    pub phases: Vec<Phase>,
     socket: OwnedFd,
     executing: bool,
     finished: bool,
@@ -212,6 +215,7 @@ fn launch_by(
         pid,
         pidfd,
         notes: Vec::new(),
+        phases: Vec::new(),
         socket: ours,
         executing: false,
         finished: false,
@@ -257,6 +261,7 @@ pub fn exec(
             pid,
             pidfd,
             notes: Vec::new(),
+            phases: Vec::new(),
             socket: ours,
             executing: false,
             finished: false,
@@ -315,7 +320,19 @@ impl Launching {
                 Message::Ready => return Ok(Some(Progress::Ready)),
                 // Consumed by `adopt_second`; another one means nothing.
                 Message::Second(_) => {}
-                Message::Executing => self.executing = true,
+                Message::Phases(mut phases) => {
+                    // In a PID namespace of its own it does not know its number here.
+                    phases.iter_mut().for_each(|phase| phase.pid = self.pid);
+                    self.phases.extend(phases);
+                }
+                Message::Executing => {
+                    self.executing = true;
+                    if let Some(last) = self.phases.last() {
+                        let begin = trace::now();
+                        let name = "execute".into();
+                        self.phases.push(Phase { name, begin, length: 0, ..last.clone() });
+                    }
+                }
                 Message::Hooks => {
                     if let Err(error) = self.run_hooks().and_then(|()| report::go(&self.socket)) {
                         self.abandon();
@@ -328,6 +345,9 @@ impl Launching {
                 }
                 Message::End if self.executing => {
                     self.finished = true;
+                    if let Some(execute) = self.phases.last_mut() {
+                        execute.length = trace::now().saturating_sub(execute.begin);
+                    }
                     return Ok(Some(Progress::Ready));
                 }
                 Message::End => {

@@ -20,6 +20,7 @@ mod report;
 pub mod rlimit;
 pub mod seccomp;
 pub mod state;
+pub mod trace;
 
 pub use cgroup::Cgroup;
 pub use cgroup::place::{Place, Waiter};

@@ -30,6 +30,7 @@ use crate::launch::{Descriptors, ExecPlan, hook_state};
 use crate::plan::{Namespace, Plan, Process};
 use crate::report::Reporter;
 use crate::state::Status;
+use crate::trace::Recorder;
 
 use root::Root;
 
@@ -83,6 +84,8 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     let mut job = ManuallyDrop::new(job);
     let plan = job.plan;
     let process = &plan.process;
+    let trace = Recorder::when(plan.trace, "child");
+    let phase = trace.phase("join groups and namespaces");
     // While the host's /proc is there and this process may still write to its own files.
     identity::adjust_oom_score(process, report)?;
     let labels = identity::Labels::open(process)?;
@@ -115,7 +118,9 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     names(plan)?;
     write_sysctls(plan)?;
     let mask = rustix::process::umask(Mode::empty());
+    drop(phase);
 
+    let phase = trace.phase("mount");
     let propagation = mounts::prepare_namespace(plan)?;
     let root = mounts::attach_root(plan, job.d.rootfs.take())?;
     let mut mounter = mounts::Mounter {
@@ -127,18 +132,25 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     };
     mounter.mount_all()?;
     drop(mounter);
+    drop(phase);
+    let phase = trace.phase("devices and standard streams");
     devices::make(plan, &root, job.foreign_user)?;
     root.ensure(&process.cwd, root::Target::Directory)?;
     let stdio = terminal::stdio(process, job.d.stdio.take(), &root, true, report)?;
+    drop(phase);
+    let phase = trace.phase("hooks");
     if !plan.prestart.is_empty() || !plan.create_runtime.is_empty() {
         report.hooks()?;
     }
     let mut state = hook_state(plan, Status::Creating);
     state.pid = i32::try_from(std::process::id()).ok();
     crate::hooks::run("createContainer", &plan.create_container, &state)?;
+    drop(phase);
+    let phase = trace.phase("change the root");
     mounts::hide(plan, &root)?;
     mounts::change_root(plan, &root, propagation)?;
     drop(root);
+    drop(phase);
 
     rustix::process::umask(process.umask.map_or(mask, Mode::from_raw_mode));
     let last = identity::Last {
@@ -147,6 +159,7 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
         seccomp: plan.seccomp.as_ref(),
         gate: job.d.gate.as_ref(),
         report,
+        trace: &trace,
     };
     last.finish(labels, stdio, || {
         if let Some(gate) = &job.d.gate {
@@ -202,6 +215,7 @@ fn exec(
         seccomp: plan.seccomp.as_ref(),
         gate: d.gate.as_ref(),
         report,
+        trace: &Recorder::default(),
     };
     last.finish(labels, stdio, || {
         if let Some(gate) = &d.gate {
