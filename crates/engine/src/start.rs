@@ -175,7 +175,7 @@ impl Engine {
             }
             // Asked first and heard last, so that the keeper does it meanwhile.
             let cgroup = CgroupRef { path: self.cgroup_path(record) };
-            keeper.request(Request::Place { cgroup }, vec![])?;
+            keeper.request(Request::Cgroup { cgroup }, vec![])?;
         }
         drop(phase);
         let endpoints = self.endpoints_to_join(record)?;
@@ -231,12 +231,11 @@ impl Engine {
         }
         let health = config.healthcheck.as_ref().is_some_and(crate::health::is_on);
         drop(phase);
-        let phase = self.trace().phase("hear of the place, set the limits");
-        let placed = match &mut keeper {
-            Some(keeper) => matches!(keeper.answer()?, Message::Placed { prepared: true }),
-            None => false,
-        };
-        let cgroup = self.make_cgroup(record, placed)?;
+        let phase = self.trace().phase("make the cgroup");
+        if let Some(keeper) = &mut keeper {
+            keeper.answer()?;
+        }
+        let cgroup = self.make_cgroup(record)?;
         let cgroup_path = cgroup.path().to_owned();
         drop(phase);
         if let Some(attached) = &mut attached {
@@ -638,18 +637,15 @@ impl Engine {
         written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < LATELY))
     }
 
-    /// Makes the container's cgroup, or takes the one that was `placed` there by the keeper, and
-    /// sets its limits.
-    fn make_cgroup(&self, record: &Record, placed: bool) -> Result<Cgroup> {
+    /// Makes the container's cgroup and sets its limits.
+    fn make_cgroup(&self, record: &Record) -> Result<Cgroup> {
         let path = self.cgroup_path(record);
         let root = CgroupRoot::detect()?;
-        if !placed {
-            // A start that was killed may have left processes there.
-            let old = Cgroup::open(&root, &path)?;
-            if old.exists() && !old.pids().unwrap_or_default().is_empty() {
-                let _ = old.kill_all(9);
-                old.remove()?;
-            }
+        // A start that was killed may have left processes there.
+        let old = Cgroup::open(&root, &path)?;
+        if old.exists() && !old.pids().unwrap_or_default().is_empty() {
+            let _ = old.kill_all(9);
+            old.remove()?;
         }
         let resources = serde_json::from_value(spec::resources(&record.definition.host)?)
             .map_err(|e| Error::system("the limits are not valid", e))?;

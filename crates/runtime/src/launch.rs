@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use sys::clone::Side;
 
 use crate::cgroup::Cgroup;
-use crate::cgroup::place::Waiter;
 use crate::child;
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
@@ -111,28 +110,7 @@ struct HookJob {
 }
 
 /// Starts the container's first process and returns at once.
-pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, d: Descriptors) -> Result<Launching> {
-    launch_by(plan, cgroup, None, d)
-}
-
-/// As [`launch`], with the groups and the process of a prepared [`Place`](crate::cgroup::place).
-///
-/// `waiter` is what `Place::adopt` returned, `cgroup` the group at the path it was given.
-pub fn launch_placed(
-    plan: &Plan,
-    cgroup: &Cgroup,
-    waiter: Waiter,
-    d: Descriptors,
-) -> Result<Launching> {
-    launch_by(plan, Some(cgroup), Some(waiter), d)
-}
-
-fn launch_by(
-    plan: &Plan,
-    cgroup: Option<&Cgroup>,
-    waiter: Option<Waiter>,
-    mut d: Descriptors,
-) -> Result<Launching> {
+pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, mut d: Descriptors) -> Result<Launching> {
     let (ours, theirs) = sys::socket::pair().doing(|| "make a socket pair".to_owned())?;
     let mut joined = std::mem::take(&mut d.namespaces);
     let mut flags = 0;
@@ -165,7 +143,7 @@ fn launch_by(
             id_maps.insert(index, id_map_namespace(&mount.uid_maps, &mount.gid_maps)?);
         }
     }
-    // An opened cgroup.procs carries the rights of who opened it.
+    // An opened tasks file carries the rights of who opened it.
     let attach = match cgroup {
         Some(cgroup) if foreign_user => Some(cgroup.entrances()?),
         _ => None,
@@ -179,7 +157,6 @@ fn launch_by(
         plan,
         cgroup,
         attach,
-        placed: waiter.is_some(),
         flags,
         late,
         joined,
@@ -191,23 +168,19 @@ fn launch_by(
     // A new namespace belongs to the user namespace it is made in; so when one is joined, the
     // child joins it first and then has a sibling of itself made there.
     let two_steps = job.joined.contains_key(&Namespace::User);
-    let (pid, pidfd) = if let Some(waiter) = waiter {
-        waiter.launch(job, pid_namespace, v2, &theirs)?
-    } else {
-        let first_flags = if two_steps { 0 } else { flags };
-        let side = in_pid_namespace(pid_namespace.as_ref().map(AsFd::as_fd), || {
-            sys::clone::clone3(first_flags, v2.as_ref().map(AsFd::as_fd))
-                .doing(|| "create the container's first process".to_owned())
-        })?;
-        match side {
-            Side::Child => {
-                drop(ours);
-                child::run(job, Reporter { socket: theirs })
-            }
-            Side::Parent { pid, pidfd } => {
-                drop(job);
-                (pid, pidfd)
-            }
+    let first_flags = if two_steps { 0 } else { flags };
+    let side = in_pid_namespace(pid_namespace.as_ref().map(AsFd::as_fd), || {
+        sys::clone::clone3(first_flags, v2.as_ref().map(AsFd::as_fd))
+            .doing(|| "create the container's first process".to_owned())
+    })?;
+    let (pid, pidfd) = match side {
+        Side::Child => {
+            drop(ours);
+            child::run(job, Reporter { socket: theirs })
+        }
+        Side::Parent { pid, pidfd } => {
+            drop(job);
+            (pid, pidfd)
         }
     };
     drop(theirs);

@@ -12,7 +12,7 @@ fn a_trace_has_the_phases_of_all_three_sides() {
     e.ok(["network", "create", "net"]);
     let file = e.path("trace.json");
     let trace = file.to_str().unwrap();
-    // The second time in a prepared place, where there are such: its process is made by another.
+    // The second time keeper and name server run already.
     for _ in 0..2 {
         e.ok(["--trace", trace, "run", "--rm", "--network", "net", "bb", "true"]);
         let events: Vec<Value> = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();

@@ -156,7 +156,6 @@ impl Keeper {
             }
         }
         let Some(mut c) = self.containers.remove(id) else { return };
-        self.put_place_off();
         let cgroup = self.cgroup(c.record.cgroup.as_ref());
         let oom_killed = cgroup.as_ref().is_some_and(Cgroup::oom_killed);
         let exit = Exit {

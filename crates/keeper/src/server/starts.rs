@@ -70,17 +70,7 @@ impl Keeper {
         drop(phase);
         let phase = trace.phase("make the child");
         let cgroup = self.cgroup(start.cgroup.as_ref());
-        let place = self.connections.get_mut(&token).and_then(|connection| {
-            connection.place.take_if(|(path, _)| {
-                start.cgroup.as_ref().is_some_and(|cgroup| cgroup.path == *path)
-            })
-        });
-        let launching = match (&cgroup, place) {
-            (Some(cgroup), Some((_, waiter))) => {
-                runtime::launch_placed(&start.plan, cgroup, waiter, descriptors)
-            }
-            (cgroup, _) => runtime::launch(&start.plan, cgroup.as_ref(), descriptors),
-        };
+        let launching = runtime::launch(&start.plan, cgroup.as_ref(), descriptors);
         let launching = launching.map_err(|e| {
             remove_pipes();
             (e.exit_code(), e.to_string())
@@ -259,7 +249,6 @@ impl Keeper {
 
     /// The program runs.
     pub(super) fn started(&mut self, id: &str, notes: Vec<String>) -> io::Result<()> {
-        self.put_place_off();
         let Some(c) = self.containers.get_mut(id) else { return Ok(()) };
         let trace = std::mem::take(&mut c.trace);
         let phase = trace.phase("note the start");
@@ -308,6 +297,18 @@ impl Keeper {
     /// hierarchy of the host.
     pub(super) fn cgroup(&self, cgroup: Option<&CgroupRef>) -> Option<Cgroup> {
         Cgroup::open(&self.cgroups, &cgroup?.path).ok()
+    }
+
+    /// Somebody is about to make this cgroup. What an earlier run of the same container left there is
+    /// removed now or never: later it would be the new run's.
+    pub(super) fn expect_cgroup(&mut self, path: &str) {
+        self.emptying.retain(|(cgroup, _)| {
+            let earlier = cgroup.path() == path;
+            if earlier {
+                let _ = cgroup.try_remove();
+            }
+            !earlier
+        });
     }
 
     /// Stops watching what belonged to a container.

@@ -40,8 +40,6 @@ pub(crate) struct Job<'a> {
     pub(crate) cgroup: Option<&'a Cgroup>,
     /// Opened by the parent when the child will lack the right.
     pub(crate) attach: Option<Entrances>,
-    /// The process was born in its groups; see `cgroup::place`.
-    pub(crate) placed: bool,
     /// Namespaces made by clone3.
     pub(crate) flags: u64,
     /// Namespaces to unshare at the right moment.
@@ -92,9 +90,7 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     if job.wait_for_maps {
         report.wait_go()?;
     }
-    if !job.placed {
-        enter_cgroup(job.cgroup, job.attach.take())?;
-    }
+    enter_cgroup(job.cgroup, job.attach.take())?;
     if job.joined.contains_key(&Namespace::User) {
         join(&mut job.joined)?;
         second(job.flags, report)?;
