@@ -75,8 +75,6 @@ pub(crate) struct Container {
     pub(crate) waiting: Vec<u64>,
     pub(crate) owner: Option<u64>,
     pub(crate) size: Option<(u16, u16)>,
-    /// Its process has ended but can't be asked how, yet.
-    pub(crate) ended: bool,
     /// Notes the phases of its start, if that was asked for.
     pub(crate) trace: Recorder,
 }
@@ -104,7 +102,6 @@ impl Container {
             waiting: Vec::new(),
             owner: None,
             size: None,
-            ended: false,
             trace: Recorder::default(),
         }
     }

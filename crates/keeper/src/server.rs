@@ -11,7 +11,7 @@ mod names;
 mod starts;
 mod streams;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -159,6 +159,8 @@ struct Keeper {
     next_token: u64,
     connections: HashMap<u64, Connection>,
     containers: HashMap<String, Container>,
+    /// Those whose process has ended but can't be asked how, yet.
+    undecided: BTreeSet<String>,
     execs: HashMap<u64, ExecProcess>,
     /// Mounts of images by chain ID, for the containers that run on them.
     images: HashMap<String, ImageMount>,
@@ -212,6 +214,7 @@ impl Keeper {
             next_token: 0,
             connections: HashMap::new(),
             containers: HashMap::new(),
+            undecided: BTreeSet::new(),
             execs: HashMap::new(),
             images: HashMap::new(),
             emptying: Vec::new(),
@@ -298,7 +301,7 @@ impl Keeper {
             tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: d.subsec_nanos().into(),
         };
-        if !self.emptying.is_empty() || self.containers.values().any(|c| c.ended) {
+        if !self.emptying.is_empty() || !self.undecided.is_empty() {
             return Some(soon(Duration::from_millis(5)));
         }
         if self.steward.is_some() {
@@ -339,9 +342,8 @@ impl Keeper {
         self.emptying.retain(|(cgroup, since)| {
             cgroup.try_remove().is_err() && since.elapsed() < Duration::from_secs(30)
         });
-        let ended: Vec<String> =
-            self.containers.values().filter(|c| c.ended).map(|c| c.record.id.clone()).collect();
-        for id in ended {
+        let undecided: Vec<String> = self.undecided.iter().cloned().collect();
+        for id in undecided {
             self.ended(&id);
         }
         if let Some(steward) = &mut self.steward

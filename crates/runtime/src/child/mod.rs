@@ -109,7 +109,7 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
         sys::loopback::up().doing(|| "bring up the loopback interface".to_owned())?;
     }
     if process.new_keyring {
-        join_keyring(report)?;
+        join_keyring(&plan.id, report)?;
     }
     names(plan)?;
     write_sysctls(plan)?;
@@ -197,7 +197,7 @@ fn exec(
     }
     let _ = rustix::process::setsid();
     if process.new_keyring {
-        join_keyring(report)?;
+        join_keyring("", report)?;
     }
     let root = Root::open(CWD, "/")?;
     let stdio = terminal::stdio(process, d.stdio.take(), &root, false, report)?;
@@ -286,8 +286,10 @@ fn unshare_late(plan: &Plan, late: u64) -> Result<()> {
     Ok(())
 }
 
-fn join_keyring(report: &Reporter) -> Result<()> {
-    match sys::keyring::join_session(c"_ses") {
+/// The kernel looks whether a keyring of this name is there; among many of one name it would look long.
+fn join_keyring(id: &str, report: &Reporter) -> Result<()> {
+    let name = std::ffi::CString::new(format!("_ses.{id}")).unwrap_or_else(|_| c"_ses".into());
+    match sys::keyring::join_session(&name) {
         Ok(()) => Ok(()),
         // Kernels without keys, filters that forbid them, and users over their quota.
         Err(
