@@ -19,6 +19,7 @@ static DOOR: LazyLock<Exchange> = LazyLock::new(|| {
         program: "/bin/false".into(),
         settings: Settings::default(),
         debug: None,
+        trace: Default::default(),
     };
     let engine = Engine::open(options.clone()).expect("an engine");
     let mut request = CreateRequest { name: Some("c1".into()), ..CreateRequest::default() };

@@ -5,10 +5,13 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+use engine::trace::Recorder;
+
 use crate::context::{self, Context, Globals};
 use crate::failure::{Failure, Outcome};
-use crate::flags;
 use crate::registry::{self, COMMON, Entry, GROUPS, OCI, VERBS};
+use crate::{flags, globals};
 
 /// Version of this build.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -21,7 +24,29 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     };
     let mut context = Context::new(program.to_owned(), Globals::default());
     let result = dispatch(&mut context, args.get(1..).unwrap_or_default());
-    ExitCode::from(finish(&context, result))
+    let code = finish(&context, result);
+    let traced = write_trace(&context);
+    ExitCode::from(if code == 0 { finish(&context, traced) } else { code })
+}
+
+/// Has the phases of the command noted, if that was asked for; where they are to be written is tried now.
+fn begin_trace(context: &mut Context) -> Result<(), Failure> {
+    let Some(path) = &context.globals.trace else { return Ok(()) };
+    if let Err(e) = std::fs::File::create(path) {
+        let message = format!("cannot write the trace to {}: {e}", path.display());
+        return Err(global_failure(context, message));
+    }
+    context.trace = Recorder::on("caller");
+    Ok(())
+}
+
+fn write_trace(context: &Context) -> Outcome {
+    if let Some(path) = context.globals.trace.as_ref().filter(|_| context.trace.is_on()) {
+        let text = engine::trace::chrome(context.trace.take());
+        std::fs::write(path, text)
+            .with_context(|| format!("cannot write the trace to {}", path.display()))?;
+    }
+    Ok(0)
 }
 
 /// Prints a failure and gives the exit code.
@@ -65,6 +90,9 @@ fn dispatch(context: &mut Context, args: &[OsString]) -> Outcome {
     let Some((entry, used)) = registry::find(&words) else {
         return group_or_unknown(context, &words);
     };
+    begin_trace(context)?;
+    let trace = context.trace.clone();
+    let _phase = trace.phase("the whole command");
     context.spelled = words.get(..used).unwrap_or_default().join(" ");
     let mut cmd = entry.command();
     let args = rest.get(used..).unwrap_or_default();
@@ -98,45 +126,29 @@ fn globals<'a>(context: &mut Context, args: &'a [OsString]) -> anyhow::Result<Ne
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
             None => (text.clone(), None),
         };
-        let canonical = match name.as_str() {
-            "-D" => "--debug",
-            "-H" => "--host",
-            "-c" => "--context",
-            "-l" => "--log-level",
-            "-v" => "--version",
-            "-h" => "--help",
-            other => other,
+        match name.as_str() {
+            "-v" | "--version" => return Ok(Next::Version),
+            "-h" | "--help" => return Ok(Next::Help),
+            _ => {}
+        }
+        let Some(option) = globals::find(&name) else {
+            return Err(global_failure(context, flags::unknown(&text)).into());
         };
-        match canonical {
-            "--version" => return Ok(Next::Version),
-            "--help" => return Ok(Next::Help),
-            "--debug" => {
-                let text = value.as_deref().unwrap_or("true");
-                context.globals.debug = crate::values::number::parse_bool(text).map_err(|e| {
-                    global_failure(
-                        context,
-                        format!("invalid argument {text:?} for \"-D, --debug\" flag: {e}"),
-                    )
-                })?;
-                continue;
+        if option.value.is_none() {
+            let text = value.as_deref().unwrap_or("true");
+            let on = crate::values::number::parse_bool(text).map_err(|e| {
+                let spelled = option.spelled();
+                global_failure(
+                    context,
+                    format!("invalid argument {text:?} for \"{spelled}\" flag: {e}"),
+                )
+            })?;
+            match option.long {
+                "debug" => context.globals.debug = on,
+                "tls" => context.globals.tls = on,
+                _ => context.globals.tlsverify = Some(on),
             }
-            "--tls" | "--tlsverify" => {
-                let text = value.as_deref().unwrap_or("true");
-                let on = crate::values::number::parse_bool(text).map_err(|e| {
-                    global_failure(
-                        context,
-                        format!("invalid argument {text:?} for \"{canonical}\" flag: {e}"),
-                    )
-                })?;
-                match canonical {
-                    "--tls" => context.globals.tls = on,
-                    _ => context.globals.tlsverify = Some(on),
-                }
-                continue;
-            }
-            "--data-root" | "--run-root" | "--config" | "--host" | "--context" | "--log-level"
-            | "--tlscacert" | "--tlscert" | "--tlskey" => {}
-            _ => return Err(global_failure(context, flags::unknown(&text)).into()),
+            continue;
         }
         if value.is_none() {
             let Some(next) = args.get(at) else {
@@ -153,15 +165,16 @@ fn globals<'a>(context: &mut Context, args: &'a [OsString]) -> anyhow::Result<Ne
         }
         let value = value.unwrap_or_default();
         let globals = &mut context.globals;
-        match canonical {
-            "--data-root" => globals.data_root = Some(value.into()),
-            "--run-root" => globals.run_root = Some(value.into()),
-            "--config" => globals.config = Some(value.into()),
-            "--log-level" => globals.log_level = Some(value),
-            "--context" => globals.context = Some(value),
-            "--tlscacert" => globals.tlscacert = Some(value.into()),
-            "--tlscert" => globals.tlscert = Some(value.into()),
-            "--tlskey" => globals.tlskey = Some(value.into()),
+        match option.long {
+            "data-root" => globals.data_root = Some(value.into()),
+            "run-root" => globals.run_root = Some(value.into()),
+            "config" => globals.config = Some(value.into()),
+            "log-level" => globals.log_level = Some(value),
+            "context" => globals.context = Some(value),
+            "tlscacert" => globals.tlscacert = Some(value.into()),
+            "tlscert" => globals.tlscert = Some(value.into()),
+            "tlskey" => globals.tlskey = Some(value.into()),
+            "trace" => globals.trace = Some(value.into()),
             _ => globals.host = Some(value),
         }
     }
@@ -302,23 +315,10 @@ pub(crate) fn root_help_text(program: &str) -> String {
         .filter_map(|name| verbs.iter().find(|(verb, _)| verb == name).copied())
         .collect();
     let others: Vec<_> = verbs.iter().filter(|(name, _)| !COMMON.contains(name)).copied().collect();
-    let options = [
-        ("      --config file", "Settings file (default \"/etc/wherry/config.toml\")"),
-        ("  -c, --context string", "The engine of this context (see context ls)"),
-        ("      --data-root dir", "Where images, containers and volumes are kept"),
-        ("  -D, --debug", "Say more about what is done"),
-        ("  -H, --host string", "An engine elsewhere: unix://, tcp:// or ssh://"),
-        ("  -l, --log-level string", "How much to say: debug, info, warn, error, fatal"),
-        ("      --run-root dir", "Where sockets and state of this boot are kept"),
-        ("      --tls", "Use TLS, with any certificate of the server"),
-        ("      --tlscacert string", "Certificates that sign the server's"),
-        ("      --tlscert string", "Certificate of this client"),
-        ("      --tlskey string", "Key of that certificate"),
-        ("      --tlsverify", "Use TLS, and check the server's certificate"),
-        ("  -v, --version", "Print version information and quit"),
-    ];
-    let options: String =
-        options.iter().map(|(head, text)| format!("{head:<27}{text}\n")).collect();
+    let options: String = globals::ALL
+        .iter()
+        .map(|option| format!("{:<27}{}\n", option.head(), option.about))
+        .collect();
     format!(
         "Usage:  {program} [OPTIONS] COMMAND\n\nContainers without a daemon\n\n\
          Common Commands:\n{}\nManagement Commands:\n{}\nCommands:\n{}\nGlobal Options:\n{options}\n\

@@ -6,24 +6,22 @@ use crate::registry::{GROUPS, VERBS};
 
 /// Every verb in every spelling, below a command of this name.
 pub(crate) fn whole(program: &'static str) -> Command {
-    let value = |name: &'static str, kind: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(kind).help(help)
-    };
     let mut root = Command::new(program)
         .about("Containers without a daemon")
         .version(crate::app::VERSION)
         .disable_help_subcommand(true)
-        .arg(value("config", "file", "Settings file"))
-        .arg(value("data-root", "dir", "Where images, containers and volumes are kept"))
-        .arg(value("run-root", "dir", "Where sockets and state of this boot are kept"))
-        .arg(value("log-level", "string", "How much to say").short('l'))
-        .arg(
-            Arg::new("debug")
-                .long("debug")
-                .short('D')
-                .action(ArgAction::SetTrue)
-                .help("Say more about what is done"),
-        );
+        .disable_version_flag(true);
+    for option in crate::globals::ALL {
+        let arg = Arg::new(option.long).long(option.long).help(option.about);
+        let arg = match option.short {
+            Some(short) => arg.short(short),
+            None => arg,
+        };
+        root = root.arg(match option.value {
+            Some(value) => arg.value_name(value),
+            None => arg.action(ArgAction::SetTrue),
+        });
+    }
     for (group, about) in GROUPS {
         let mut command = Command::new(*group).about(*about).disable_help_subcommand(true);
         for entry in VERBS {

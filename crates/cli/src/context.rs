@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use anyhow::Context as _;
 use engine::settings::Settings;
+use engine::trace::Recorder;
 use engine::{Engine, EngineOptions};
 use remote::Remote;
 
@@ -43,6 +44,8 @@ pub(crate) struct Globals {
     pub(crate) tlscert: Option<PathBuf>,
     /// `--tlskey`
     pub(crate) tlskey: Option<PathBuf>,
+    /// `--trace`
+    pub(crate) trace: Option<PathBuf>,
 }
 
 /// Opens an engine, here or elsewhere.
@@ -72,13 +75,16 @@ pub(crate) struct Context {
     pub(crate) spelled: String,
     /// Options before the verb.
     pub(crate) globals: Globals,
+    /// Notes phases with `--trace`.
+    pub(crate) trace: Recorder,
     settings: OnceCell<Settings>,
 }
 
 impl Context {
     /// For a program of this name.
     pub(crate) fn new(program: String, globals: Globals) -> Self {
-        Self { program, spelled: String::new(), globals, settings: OnceCell::new() }
+        let (spelled, trace) = (String::new(), Recorder::default());
+        Self { program, spelled, globals, trace, settings: OnceCell::new() }
     }
 
     /// Called as `docker`.
@@ -144,6 +150,7 @@ impl Context {
             program,
             settings,
             debug,
+            trace: self.trace.clone(),
         })
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use engine::settings::{Flags, Settings};
+use engine::trace::Recorder;
 use engine::{Engine, EngineOptions, helper_args};
 
 /// Runs the helper that the first argument names; `None`: it names none.
@@ -57,5 +58,12 @@ fn options(args: &[OsString]) -> anyhow::Result<EngineOptions> {
         run_root: run_root.clone(),
         ..Settings::default()
     });
-    Ok(EngineOptions { data_root, run_root, program, settings, debug: None })
+    Ok(EngineOptions {
+        data_root,
+        run_root,
+        program,
+        settings,
+        debug: None,
+        trace: Recorder::default(),
+    })
 }

@@ -19,6 +19,7 @@ mod door;
 mod each;
 mod failure;
 mod flags;
+mod globals;
 mod helpers;
 mod init;
 mod oci;

@@ -42,6 +42,7 @@ impl Engine {
         mut request: CreateRequest,
         step: Option<crate::build::Upon>,
     ) -> Result<Created> {
+        let phase = self.trace().phase("find the image, check the request");
         let builder = step.as_ref().map(|step| step.builder);
         let name = request.name.as_deref().map(names::check).transpose()?.map(str::to_owned);
         let mut warnings = Vec::new();
@@ -102,6 +103,7 @@ impl Engine {
                 return Err(Error::invalid("neither an image nor a directory"));
             }
         };
+        drop(phase);
         let base = (&base, places);
         let done = self.create_parts(&mut record, base, name.as_deref(), &endpoints);
         if let Err(e) = done {
@@ -120,6 +122,7 @@ impl Engine {
         endpoints: &[store::network::Endpoint],
     ) -> Result<()> {
         let volatile = record.definition.host.auto_remove || record.definition.builder.is_some();
+        let phase = self.trace().phase("make the writable layer and volumes");
         let layer = self.store().create_writable(
             &record.id,
             base,
@@ -132,6 +135,8 @@ impl Engine {
                 self.store().volume_seed(volume, root.as_fd(), path.as_bytes())?;
             }
         }
+        drop(phase);
+        let _phase = self.trace().phase("insert the record");
         for attempt in 0..8 {
             record.name = match name {
                 Some(name) => name.to_owned(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use keeper::client::Client;
+use runtime::trace::Recorder;
 use rusqlite::Connection;
 use store::Store;
 
@@ -25,6 +26,8 @@ pub struct EngineOptions {
     /// Told what is worth knowing when something is looked for: what was left out or done another
     /// way because the host does not allow it.
     pub debug: Option<fn(&str)>,
+    /// Notes the phases of what is done.
+    pub trace: Recorder,
 }
 
 /// One engine. Opening it is cheap; a program with several threads opens one in each.
@@ -206,7 +209,9 @@ impl Engine {
     pub fn open(options: EngineOptions) -> Result<Self> {
         let form = options.settings.storage.choice();
         let opening = store::OpenOptions { form, ..store::OpenOptions::default() };
+        let phase = options.trace.phase("open the database");
         let store = Store::open(&options.data_root, opening)?;
+        drop(phase);
         let run = &options.run_root;
         if !run.join("exits").is_dir() {
             for dir in ["running", "exits", "io"] {
@@ -249,6 +254,11 @@ impl Engine {
     /// The configuration in force.
     pub fn settings(&self) -> &Settings {
         &self.options.settings
+    }
+
+    /// Who notes phases.
+    pub(crate) fn trace(&self) -> &Recorder {
+        &self.options.trace
     }
 
     /// Says something at debug level.

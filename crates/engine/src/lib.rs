@@ -76,5 +76,6 @@ pub use logs::{LogReader, LogShape, LogState};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;
 pub use remote::{RemoteImage, RemoteManifest};
+pub use runtime::trace;
 pub use storage::StorageMigration;
 pub use transfer::{Detail, Message, Transfer};

@@ -164,6 +164,7 @@ impl Engine {
         let (config, host) = (&definition.config, &definition.host);
         let mut fds: Vec<(Role, OwnedFd)> = Vec::new();
         let foreign = self.foreign_runtime(record)?.is_some();
+        let phase = self.trace().phase("connect to the keeper");
         let mut keeper = None;
         let mut layer = None;
         if !foreign {
@@ -174,8 +175,11 @@ impl Engine {
             }
             // Asked first and heard last, so that the keeper does it meanwhile.
             let cgroup = CgroupRef { path: self.cgroup_path(record) };
-            keeper.request(Request::Place { cgroup }, vec![])?;
+            keeper.request(Request::Cgroup { cgroup }, vec![])?;
         }
+        drop(phase);
+        let endpoints = self.endpoints_to_join(record)?;
+        let phase = self.trace().phase("mount the root filesystem");
         let mut image = None;
         let rootfs = match &layer {
             Some(layer) => {
@@ -189,8 +193,12 @@ impl Engine {
             fds.push((Role::Image, mount));
             chain
         });
-        let mut attached = self.attach_networks(record)?;
+        drop(phase);
+        let phase = self.trace().phase("set up the network");
+        let mut attached = self.attach_networks(record, endpoints)?;
         *reserved = attached.is_some();
+        drop(phase);
+        let phase = self.trace().phase("write the specification, make the plan");
         let (plan, given) = self.plan(record, &rootfs, attached.as_ref(), foreign)?;
         fds.extend(given.into_iter().map(|(index, fd)| (Role::Mount(index), fd)));
         fds.push((Role::Rootfs, rootfs));
@@ -222,17 +230,21 @@ impl Engine {
             }
         }
         let health = config.healthcheck.as_ref().is_some_and(crate::health::is_on);
-        let placed = match &mut keeper {
-            Some(keeper) => matches!(keeper.answer()?, Message::Placed { prepared: true }),
-            None => false,
-        };
-        let cgroup = self.make_cgroup(record, placed)?;
+        drop(phase);
+        let phase = self.trace().phase("make the cgroup");
+        if let Some(keeper) = &mut keeper {
+            keeper.answer()?;
+        }
+        let cgroup = self.make_cgroup(record)?;
         let cgroup_path = cgroup.path().to_owned();
+        drop(phase);
         if let Some(attached) = &mut attached {
-            self.await_names(record, attached)
+            let _phase = self.trace().phase("hand names over, hear of ports");
+            self.hand_names_over(record, attached)
                 .and_then(|()| self.await_ports(&attached.joined))
                 .inspect_err(|_| _ = cgroup.remove())?;
         }
+        let phase = self.trace().phase("have it started");
         let started = match keeper {
             None => {
                 let rootfs =
@@ -254,6 +266,8 @@ impl Engine {
                 return Err(e);
             }
         };
+        drop(phase);
+        let phase = self.trace().phase("record the start");
         record.state = State::Running;
         record.pid = pid;
         record.start_time = start_time;
@@ -309,6 +323,11 @@ impl Engine {
                 ));
             }
         }
+        drop(phase);
+        if let Some(attached) = &mut attached {
+            let _phase = self.trace().phase("hear of names");
+            self.confirm_names(record, attached);
+        }
         if attached.is_some() && !networks.0 {
             // Those with names of their own have woken it.
             self.wake_names_later();
@@ -347,7 +366,8 @@ impl Engine {
             image,
         };
         match keeper.ask(Request::Start(Box::new(start)), fds)? {
-            Message::Started { pid, start_time, at, notes } => {
+            Message::Started { pid, start_time, at, notes, trace } => {
+                self.trace().add(trace);
                 notes.iter().for_each(|note| self.debug(note));
                 let attachment =
                     again.map(|again| self.attachment_since_start(record, keeper, again, at));
@@ -475,6 +495,7 @@ impl Engine {
             .map_err(|e| Error::system("the specification is not valid", e))?;
         let mut plan = Plan::from_spec(&spec, &directory)?;
         plan.id.clone_from(&record.id);
+        plan.trace = self.trace().is_on();
         relax_rlimits(&mut plan.process, record);
         plan.seccomp = self.seccomp_filter(record, &security, &spec)?;
         let mut given = Vec::new();
@@ -614,18 +635,15 @@ impl Engine {
         written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < LATELY))
     }
 
-    /// Makes the container's cgroup, or takes the one that was `placed` there by the keeper, and
-    /// sets its limits.
-    fn make_cgroup(&self, record: &Record, placed: bool) -> Result<Cgroup> {
+    /// Makes the container's cgroup and sets its limits.
+    fn make_cgroup(&self, record: &Record) -> Result<Cgroup> {
         let path = self.cgroup_path(record);
         let root = CgroupRoot::detect()?;
-        if !placed {
-            // A start that was killed may have left processes there.
-            let old = Cgroup::open(&root, &path)?;
-            if old.exists() && !old.pids().unwrap_or_default().is_empty() {
-                let _ = old.kill_all(9);
-                old.remove()?;
-            }
+        // A start that was killed may have left processes there.
+        let old = Cgroup::open(&root, &path)?;
+        if old.exists() && !old.pids().unwrap_or_default().is_empty() {
+            let _ = old.kill_all(9);
+            old.remove()?;
         }
         let resources = serde_json::from_value(spec::resources(&record.definition.host)?)
             .map_err(|e| Error::system("the limits are not valid", e))?;

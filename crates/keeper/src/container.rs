@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use runtime::launch::Launching;
+use runtime::trace::Recorder;
 use rustix::fs::{FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -74,8 +75,8 @@ pub(crate) struct Container {
     pub(crate) waiting: Vec<u64>,
     pub(crate) owner: Option<u64>,
     pub(crate) size: Option<(u16, u16)>,
-    /// Its process has ended but can't be asked how, yet.
-    pub(crate) ended: bool,
+    /// Notes the phases of its start, if that was asked for.
+    pub(crate) trace: Recorder,
 }
 
 impl Container {
@@ -101,7 +102,7 @@ impl Container {
             waiting: Vec::new(),
             owner: None,
             size: None,
-            ended: false,
+            trace: Recorder::default(),
         }
     }
 }

@@ -90,9 +90,9 @@ pub struct Malformed;
 pub enum Request {
     /// Start a container.
     Start(Box<Start>),
-    /// Give the connection's next `Start` a cgroup with a process waiting in it, if one is
-    /// prepared, under this name.
-    Place {
+    /// The caller is about to make this cgroup for a start: what an earlier run left there is none of
+    /// the keeper's business any more. A `Start` may follow on the same connection.
+    Cgroup {
         /// The container's cgroup.
         cgroup: CgroupRef,
     },
@@ -203,7 +203,7 @@ pub struct Start {
     pub id: String,
     /// What its first process does.
     pub plan: runtime::plan::Plan,
-    /// Its cgroup, made by the caller or got by `Place`.
+    /// Its cgroup, made by the caller.
     pub cgroup: Option<CgroupRef>,
     /// Give it a terminal.
     pub tty: bool,
@@ -316,6 +316,9 @@ pub enum Message {
         at: i64,
         /// Things a person may want to know.
         notes: Vec<String>,
+        /// The phases of a start that asked for them, the keeper's and the child's.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        trace: Vec<runtime::trace::Phase>,
     },
     /// Attached.
     Attached {
@@ -328,11 +331,6 @@ pub enum Message {
     Image {
         /// It is.
         held: bool,
-    },
-    /// The answer to `Place`.
-    Placed {
-        /// The groups are there, without limits; else the caller makes them.
-        prepared: bool,
     },
     /// It has ended.
     Exited(Exit),

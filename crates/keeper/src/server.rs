@@ -1,6 +1,6 @@
 //! The keeper's event loop.
 //!
-//! `connections` has the clients, `places`, `images`, `starts`, `streams`, `ends` and `execs` what is
+//! `connections` has the clients, `images`, `starts`, `streams`, `ends` and `execs` what is
 //! done for containers. Everything is one `Keeper`, for there is one thread.
 
 mod connections;
@@ -8,11 +8,10 @@ mod ends;
 mod execs;
 mod images;
 mod names;
-mod places;
 mod starts;
 mod streams;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use runtime::cgroup::{Cgroup, CgroupRoot};
 use runtime::launch::{Descriptors, Progress};
-use runtime::{Place, Waiter};
+use runtime::trace::Recorder;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use sys::clone::Side;
@@ -83,8 +82,6 @@ struct Connection {
     /// Streams made for a container that is to be adopted: its id, and our ends of
     /// output, error output and input.
     prepared: Option<(String, [Option<OwnedFd>; 3])>,
-    /// What it got for its next start: the cgroup's path and the process that waits there.
-    place: Option<(String, Waiter)>,
 }
 
 #[derive(Debug, Clone)]
@@ -163,14 +160,11 @@ struct Keeper {
     next_token: u64,
     connections: HashMap<u64, Connection>,
     containers: HashMap<String, Container>,
+    /// Those whose process has ended but can't be asked how, yet.
+    undecided: BTreeSet<String>,
     execs: HashMap<u64, ExecProcess>,
     /// Mounts of images by chain ID, for the containers that run on them.
     images: HashMap<String, ImageMount>,
-    /// A cgroup with a process in it for the next container, and how many there have been.
-    place: Option<Place>,
-    /// When the next one may be prepared.
-    place_due: Option<Instant>,
-    places: u64,
     /// Cgroups that still had processes when we tried to remove them.
     emptying: Vec<(Cgroup, Instant)>,
     steward: Option<std::process::Child>,
@@ -221,11 +215,9 @@ impl Keeper {
             next_token: 0,
             connections: HashMap::new(),
             containers: HashMap::new(),
+            undecided: BTreeSet::new(),
             execs: HashMap::new(),
             images: HashMap::new(),
-            place: None,
-            place_due: None,
-            places: 0,
             emptying: Vec::new(),
             steward: None,
             steward_wanted: false,
@@ -310,16 +302,15 @@ impl Keeper {
             tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: d.subsec_nanos().into(),
         };
-        if !self.emptying.is_empty() || self.containers.values().any(|c| c.ended) {
+        if !self.emptying.is_empty() || !self.undecided.is_empty() {
             return Some(soon(Duration::from_millis(5)));
         }
         if self.steward.is_some() {
             return Some(soon(Duration::from_secs(1)));
         }
         let leaves = self.idle_since.map(|since| LINGER.saturating_sub(since.elapsed()));
-        let prepares = self.place_due.map(|due| due.saturating_duration_since(Instant::now()));
         let names = self.names_due();
-        let next = leaves.into_iter().chain(prepares).chain(names).min()?;
+        let next = leaves.into_iter().chain(names).min()?;
         Some(soon(next + Duration::from_millis(1)))
     }
 
@@ -349,14 +340,11 @@ impl Keeper {
     }
 
     fn housekeeping(&mut self) {
-        if !self.place_is_on_its_way() {
-            self.emptying.retain(|(cgroup, since)| {
-                cgroup.try_remove().is_err() && since.elapsed() < Duration::from_secs(30)
-            });
-        }
-        let ended: Vec<String> =
-            self.containers.values().filter(|c| c.ended).map(|c| c.record.id.clone()).collect();
-        for id in ended {
+        self.emptying.retain(|(cgroup, since)| {
+            cgroup.try_remove().is_err() && since.elapsed() < Duration::from_secs(30)
+        });
+        let undecided: Vec<String> = self.undecided.iter().cloned().collect();
+        for id in undecided {
             self.ended(&id);
         }
         if let Some(steward) = &mut self.steward
@@ -370,7 +358,6 @@ impl Keeper {
             self.spawn_steward();
         }
         self.keep_names();
-        self.prepare_place();
         let busy = !self.containers.is_empty()
             || !self.connections.is_empty()
             || !self.emptying.is_empty();
@@ -427,7 +414,6 @@ impl Keeper {
                 return self.run();
             }
         }
-        self.discard_place();
         self.standby.quit();
         Ok(())
     }

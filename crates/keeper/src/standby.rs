@@ -201,7 +201,17 @@ pub(crate) fn live(
                     table.insert(key.to_owned(), fd);
                 }
             }
-            Some(("-", prefix)) => table.retain(|key, _| !key.starts_with(prefix)),
+            Some(("-", prefix)) => {
+                // Sorted: those that begin so are neighbours, however many others there are.
+                let after = table.range(prefix.to_owned()..);
+                let keys: Vec<_> = after
+                    .map(|(key, _)| key.clone())
+                    .take_while(|key| key.starts_with(prefix))
+                    .collect();
+                for key in keys {
+                    table.remove(&key);
+                }
+            }
             Some(("?", _)) => reap(|pid, code| say_ended(keeper, pid, code)),
             Some(("!", pid)) => {
                 reap(|pid, code| say_ended(keeper, pid, code));

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use oci_spec::runtime::LinuxResources;
 use runtime::cgroup::{Cgroup, CgroupRoot};
-use runtime::{Descriptors, Place, Plan};
+use runtime::{Descriptors, Plan};
 use serde_json::json;
 
 fn main() {
@@ -46,8 +46,8 @@ fn main() {
 
     let mut alone = plan.clone();
     alone.mounts.retain(|mount| mount.kind != runtime::plan::MountKind::Cgroup);
-    let mut times = [Vec::new(), Vec::new(), Vec::new()];
-    for round in 0..rounds {
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
         let started = Instant::now();
         let mut launching = runtime::launch(&alone, None, Descriptors::default()).unwrap();
         launching.wait_ready().unwrap();
@@ -61,27 +61,8 @@ fn main() {
         times[1].push(ms(started));
         sys::pidfd::wait(launching.pidfd.as_fd(), true).unwrap();
         cgroup.remove().unwrap();
-
-        let place = Place::prepare(&root, "/wherry-tests", &format!("{base}-{round}")).unwrap();
-        let mut fds = [rustix::event::PollFd::from_borrowed_fd(
-            place.ready_fd(),
-            rustix::event::PollFlags::IN,
-        )];
-        rustix::event::poll(&mut fds, None).unwrap();
-        let started = Instant::now();
-        let path = format!("/wherry-tests/{base}");
-        let waiter = place.adopt(&path).unwrap();
-        let cgroup = Cgroup::create(&root, &path, &resources).unwrap();
-        let mut launching =
-            runtime::launch_placed(&plan, &cgroup, waiter, Descriptors::default()).unwrap();
-        launching.wait_ready().unwrap();
-        times[2].push(ms(started));
-        sys::pidfd::wait(launching.pidfd.as_fd(), true).unwrap();
-        cgroup.remove().unwrap();
     }
-    for (times, what) in
-        times.iter_mut().zip(["no cgroups", "cgroups made and entered", "a prepared place"])
-    {
+    for (times, what) in times.iter_mut().zip(["no cgroups", "cgroups made and entered"]) {
         times.sort_by(f64::total_cmp);
         let median = times.get(times.len() / 2).unwrap();
         println!("{what}: median {median:.2} ms, least {:.2} ms", times.first().unwrap());

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use sys::clone::Side;
 
 use crate::cgroup::Cgroup;
-use crate::cgroup::place::Waiter;
 use crate::child;
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
@@ -21,6 +20,7 @@ use crate::plan::{IdMap, MountKind, Namespace, NamespaceSource, Plan, Process};
 use crate::report::{self, Message, Reporter};
 use crate::seccomp::Filter;
 use crate::state::{State, Status};
+use crate::trace::{self, Phase};
 
 /// Descriptors the caller made and hands over; all are closed if anything fails.
 #[derive(Debug, Default)]
@@ -94,6 +94,8 @@ pub struct Launching {
     pub pidfd: OwnedFd,
     /// What the child had to say that is no error, for the log.
     pub notes: Vec<String>,
+    /// The child's phases, if the plan asked for them.
+    pub phases: Vec<Phase>,
     socket: OwnedFd,
     executing: bool,
     finished: bool,
@@ -108,28 +110,7 @@ struct HookJob {
 }
 
 /// Starts the container's first process and returns at once.
-pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, d: Descriptors) -> Result<Launching> {
-    launch_by(plan, cgroup, None, d)
-}
-
-/// As [`launch`], with the groups and the process of a prepared [`Place`](crate::cgroup::place).
-///
-/// `waiter` is what `Place::adopt` returned, `cgroup` the group at the path it was given.
-pub fn launch_placed(
-    plan: &Plan,
-    cgroup: &Cgroup,
-    waiter: Waiter,
-    d: Descriptors,
-) -> Result<Launching> {
-    launch_by(plan, Some(cgroup), Some(waiter), d)
-}
-
-fn launch_by(
-    plan: &Plan,
-    cgroup: Option<&Cgroup>,
-    waiter: Option<Waiter>,
-    mut d: Descriptors,
-) -> Result<Launching> {
+pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, mut d: Descriptors) -> Result<Launching> {
     let (ours, theirs) = sys::socket::pair().doing(|| "make a socket pair".to_owned())?;
     let mut joined = std::mem::take(&mut d.namespaces);
     let mut flags = 0;
@@ -162,7 +143,7 @@ fn launch_by(
             id_maps.insert(index, id_map_namespace(&mount.uid_maps, &mount.gid_maps)?);
         }
     }
-    // An opened cgroup.procs carries the rights of who opened it.
+    // An opened tasks file carries the rights of who opened it.
     let attach = match cgroup {
         Some(cgroup) if foreign_user => Some(cgroup.entrances()?),
         _ => None,
@@ -176,7 +157,6 @@ fn launch_by(
         plan,
         cgroup,
         attach,
-        placed: waiter.is_some(),
         flags,
         late,
         joined,
@@ -188,23 +168,19 @@ fn launch_by(
     // A new namespace belongs to the user namespace it is made in; so when one is joined, the
     // child joins it first and then has a sibling of itself made there.
     let two_steps = job.joined.contains_key(&Namespace::User);
-    let (pid, pidfd) = if let Some(waiter) = waiter {
-        waiter.launch(job, pid_namespace, v2, &theirs)?
-    } else {
-        let first_flags = if two_steps { 0 } else { flags };
-        let side = in_pid_namespace(pid_namespace.as_ref().map(AsFd::as_fd), || {
-            sys::clone::clone3(first_flags, v2.as_ref().map(AsFd::as_fd))
-                .doing(|| "create the container's first process".to_owned())
-        })?;
-        match side {
-            Side::Child => {
-                drop(ours);
-                child::run(job, Reporter { socket: theirs })
-            }
-            Side::Parent { pid, pidfd } => {
-                drop(job);
-                (pid, pidfd)
-            }
+    let first_flags = if two_steps { 0 } else { flags };
+    let side = in_pid_namespace(pid_namespace.as_ref().map(AsFd::as_fd), || {
+        sys::clone::clone3(first_flags, v2.as_ref().map(AsFd::as_fd))
+            .doing(|| "create the container's first process".to_owned())
+    })?;
+    let (pid, pidfd) = match side {
+        Side::Child => {
+            drop(ours);
+            child::run(job, Reporter { socket: theirs })
+        }
+        Side::Parent { pid, pidfd } => {
+            drop(job);
+            (pid, pidfd)
         }
     };
     drop(theirs);
@@ -212,6 +188,7 @@ fn launch_by(
         pid,
         pidfd,
         notes: Vec::new(),
+        phases: Vec::new(),
         socket: ours,
         executing: false,
         finished: false,
@@ -257,6 +234,7 @@ pub fn exec(
             pid,
             pidfd,
             notes: Vec::new(),
+            phases: Vec::new(),
             socket: ours,
             executing: false,
             finished: false,
@@ -315,7 +293,19 @@ impl Launching {
                 Message::Ready => return Ok(Some(Progress::Ready)),
                 // Consumed by `adopt_second`; another one means nothing.
                 Message::Second(_) => {}
-                Message::Executing => self.executing = true,
+                Message::Phases(mut phases) => {
+                    // In a PID namespace of its own it does not know its number here.
+                    phases.iter_mut().for_each(|phase| phase.pid = self.pid);
+                    self.phases.extend(phases);
+                }
+                Message::Executing => {
+                    self.executing = true;
+                    if let Some(last) = self.phases.last() {
+                        let begin = trace::now();
+                        let name = "execute".into();
+                        self.phases.push(Phase { name, begin, length: 0, ..last.clone() });
+                    }
+                }
                 Message::Hooks => {
                     if let Err(error) = self.run_hooks().and_then(|()| report::go(&self.socket)) {
                         self.abandon();
@@ -328,6 +318,9 @@ impl Launching {
                 }
                 Message::End if self.executing => {
                     self.finished = true;
+                    if let Some(execute) = self.phases.last_mut() {
+                        execute.length = trace::now().saturating_sub(execute.begin);
+                    }
                     return Ok(Some(Progress::Ready));
                 }
                 Message::End => {

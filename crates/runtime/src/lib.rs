@@ -20,9 +20,9 @@ mod report;
 pub mod rlimit;
 pub mod seccomp;
 pub mod state;
+pub mod trace;
 
 pub use cgroup::Cgroup;
-pub use cgroup::place::{Place, Waiter};
 pub use error::{Error, Kind, Result};
-pub use launch::{Descriptors, ExecPlan, Launching, Progress, exec, launch, launch_placed};
+pub use launch::{Descriptors, ExecPlan, Launching, Progress, exec, launch};
 pub use plan::Plan;

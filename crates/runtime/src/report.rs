@@ -9,6 +9,7 @@
 //! | `S` | a second child was made in our name; its pidfd comes as a descriptor |
 //! | `H` | set-up is done up to the change of root; the runtime's hooks may run; an answer is awaited |
 //! | `R` | ready: the child now waits at the gate |
+//! | `T` | the phases of the child, if they were asked for: JSON |
 //! | `X` | about to execute |
 //! | `E` | an error; the child is ending |
 //!
@@ -18,6 +19,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Doing, Error, Result};
+use crate::trace::Phase;
 
 /// The largest message.
 const LIMIT: usize = 16 * 1024;
@@ -62,6 +64,15 @@ impl Reporter {
         self.send(b'R', "", &[])
     }
 
+    /// Tells the phases, for people who are curious: nothing depends on them.
+    pub(crate) fn phases(&self, phases: &[Phase]) {
+        if let Ok(text) = serde_json::to_string(phases)
+            && text.len() < LIMIT
+        {
+            let _ = self.send(b'T', &text, &[]);
+        }
+    }
+
     /// The caller may have gone (`create` of an OCI runtime has, by then): no error.
     pub(crate) fn executing(&self) {
         let _ = self.send(b'X', "", &[]);
@@ -94,6 +105,7 @@ pub(crate) enum Message {
     Second(OwnedFd),
     Hooks,
     Ready,
+    Phases(Vec<Phase>),
     Executing,
     Error(Error),
     End,
@@ -117,6 +129,7 @@ pub(crate) fn receive(socket: &OwnedFd, block: bool) -> Result<Option<Message>> 
         b'S' => Message::Second(fds.pop().ok_or_else(garbled)?),
         b'H' => Message::Hooks,
         b'R' => Message::Ready,
+        b'T' => Message::Phases(serde_json::from_str(&text).map_err(|_| garbled())?),
         b'X' => Message::Executing,
         b'E' => Message::Error(serde_json::from_str(&text).map_err(|_| garbled())?),
         _ => return Err(garbled()),

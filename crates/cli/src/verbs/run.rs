@@ -102,7 +102,9 @@ impl Verb for Args {
             keys,
             proxy: self.sig_proxy.then_some(&mut pass as &mut dyn FnMut(i32)),
         };
+        let phase = context.trace.phase("pass its streams on until it ends");
         let end = stream::join(attachment, join)?;
+        drop(phase);
         let code = match end {
             End::Detached => return Ok(0),
             End::Signal(signal) => return Ok(signal_code(signal)),
@@ -110,6 +112,7 @@ impl Verb for Args {
             End::Closed => exit_code(&engine, &id)?,
         };
         if removes {
+            let _phase = context.trace.phase("remove it");
             remove(&engine, &id)?;
         }
         Ok(exit_byte(code))

@@ -16,6 +16,7 @@ struct Bound {
 const BOUNDS: &[Bound] = &[
     Bound { verb: &["run", "--rm", "--network", "none", "bb", "true"], command: 810, keeper: 240 },
     Bound { verb: &["run", "--rm", "bb", "true"], command: 1000, keeper: 245 },
+    Bound { verb: &["run", "--rm", "--network", "net", "bb", "true"], command: 1060, keeper: 250 },
     Bound { verb: &["exec", "c1", "true"], command: 300, keeper: 100 },
     Bound { verb: &["ps"], command: 335, keeper: 20 },
 ];
@@ -58,6 +59,8 @@ fn a_start_makes_no_more_calls_than_it_did() {
     }
     let e = Engine::new();
     e.ok(["run", "-d", "--name", "c1", "--network", "none", "bb", "sleep", "1000"]);
+    e.ok(["network", "create", "net"]);
+    e.ok(["run", "-d", "--name", "c2", "--network", "net", "bb", "sleep", "1000"]);
     // The first time things are made that stay.
     e.ok(["run", "--rm", "bb", "true"]);
     let mut wrong = Vec::new();

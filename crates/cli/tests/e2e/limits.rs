@@ -269,40 +269,37 @@ fn a_paused_container_can_be_killed() {
     e.finish();
 }
 
-/// Where version 1 of cgroups is, the keeper has a group with a process in it ready, and the next
-/// container gets it: the same directory under another name.
+/// Both the container's first process and those of `exec` are in its groups, of every hierarchy, and the
+/// keeper finds nothing to remove when they have ended.
 #[test]
-fn the_next_containers_cgroup_is_there_before_it() {
-    use std::os::unix::fs::MetadataExt as _;
+fn every_process_is_in_all_of_the_containers_groups() {
     let e = Engine::new();
-    e.ok(["run", "-d", "--name", "first", "bb", "sleep", "1000"]);
-    let all = std::path::Path::new("/sys/fs/cgroup/pids/wherry");
-    if !all.exists() {
-        return e.finish();
-    }
-    let prefix = format!("place-{}-", e.keeper("wherry-keeper"));
-    let ready = || -> Option<(std::path::PathBuf, u64)> {
-        let mut groups = std::fs::read_dir(all).unwrap().flatten();
-        let group = groups.find(|g| g.file_name().to_string_lossy().starts_with(&prefix))?;
-        Some((group.path(), group.metadata().ok()?.ino()))
+    let id = e.ok(["run", "-d", "--name", "c1", "--cgroupns", "host", "bb", "sleep", "1000"]);
+    let groups = |text: &str| {
+        let mut own: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.splitn(3, ':').nth(2))
+            .map(|path| path.trim_start_matches('/').to_owned())
+            .collect();
+        own.dedup();
+        own
     };
-    until("a place", || ready().is_some());
-    let (path, inode) = ready().unwrap();
-    let name = path.file_name().unwrap().to_owned();
-    // The hierarchy entered last; from then on the place is given away.
-    let last = std::path::Path::new("/sys/fs/cgroup/systemd/wherry").join(&name);
-    if last.parent().unwrap().exists() {
-        let procs = || std::fs::read_to_string(last.join("cgroup.procs")).unwrap_or_default();
-        until("the place's process", || !procs().is_empty());
+    let pid = e.inspect("{{.State.Pid}}", "c1");
+    let first = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert_eq!(groups(&first), [format!("wherry/{id}")], "{first}");
+    for _ in 0..2 {
+        let exec = e.ok(["exec", "c1", "cat", "/proc/self/cgroup"]);
+        assert_eq!(groups(&exec), [format!("wherry/{id}")], "{exec}");
     }
-    e.ok(["run", "-d", "--name", "second", "--pids-limit", "9", "bb", "sleep", "1000"]);
-    let id = e.ok(["inspect", "-f", "{{.Id}}", "second"]);
-    let group = all.join(&id);
-    assert_eq!(group.metadata().unwrap().ino(), inode);
-    assert!(!path.exists());
-    let pid = e.ok(["inspect", "-f", "{{.State.Pid}}", "second"]);
-    let read = |file: &str| std::fs::read_to_string(group.join(file)).unwrap().trim().to_owned();
-    assert_eq!((read("cgroup.procs"), read("pids.max")), (pid, "9".to_owned()));
+    // Its children are counted and limited with it.
+    e.ok(["exec", "-d", "c1", "sleep", "999"]);
+    until("two are counted", || e.ok(["top", "c1"]).lines().count() == 3);
+    e.ok(["rm", "-f", "c1"]);
+    let left = || {
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+        hierarchies.filter(|h| h.path().join("wherry").join(&id).exists()).count()
+    };
+    until("its groups are gone", || left() == 0);
     e.finish();
 }
 

@@ -26,4 +26,5 @@ mod networks;
 mod restarts;
 mod streams;
 mod system;
+mod trace;
 mod volumes;

@@ -349,6 +349,30 @@ fn names_of_containers() {
     e.finish();
 }
 
+/// Nobody waits for the name server, and yet the first question is answered, whether it runs already or
+/// begins with this container; whether the container's first process asks or a peer.
+#[test]
+fn names_resolve_as_soon_as_a_container_runs() {
+    let e = Engine::new();
+    e.ok(["network", "create", "net"]);
+    let ask = ["run", "--rm", "--network", "net", "--name", "asks", "bb", "nslookup", "asks"];
+    for turn in 0..3 {
+        let began = std::time::Instant::now();
+        let answer = e.ok(ask);
+        assert!(answer.contains("Name:\tasks"), "turn {turn}: {answer}");
+        // A question that is lost is asked again after five seconds.
+        assert!(began.elapsed() < Duration::from_secs(4), "turn {turn}: {:?}", began.elapsed());
+        if turn == 1 {
+            let pid = e.keeper("wherry-names");
+            let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+    e.ok(["run", "-d", "--name", "peer", "--network", "net", "bb", "sleep", "1000"]);
+    let peer = e.ok(["run", "--rm", "--network", "net", "bb", "nslookup", "peer"]);
+    assert!(peer.contains(&address(&e, "peer", "net")), "{peer}");
+    e.finish();
+}
+
 #[test]
 fn the_name_server_comes_back_and_leaves() {
     let e = Engine::new();

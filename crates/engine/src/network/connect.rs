@@ -290,7 +290,7 @@ impl Engine {
         self.plug_one(host, joined, namespace.as_fd())?;
         self.await_ports(std::slice::from_ref(joined))?;
         if joined.has_names() {
-            self.serve_names(&record.id, namespace.as_fd())?;
+            self.serve_names(&record.id, namespace.as_fd(), None)?;
         }
         Ok(())
     }

@@ -2,8 +2,9 @@
 //!
 //! It listens at 127.0.0.11 in each container's own namespace, as Docker's does, so that no address
 //! of the host is taken and no firewall is in the way. It holds nothing but those sockets: each
-//! question is answered from the database. A start hands it the namespace before the program runs
-//! ([`Engine::serve_names`]); when it begins it goes through all containers that run.
+//! question is answered from the database. A start makes the sockets and hands them over before the
+//! program runs ([`Engine::hand_names_over`]), so that questions wait there until the server has come
+//! to them; when it begins it goes through all containers that run.
 //!
 //! `names.sock` in the run root is there as long as it should run, `names.lock` is locked by the one
 //! that does: another waits for its turn.
@@ -45,8 +46,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a namespace is served whose container has not appeared.
 const GRACE: Duration = Duration::from_secs(30);
-/// How long the server stays when nobody is left.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long the server stays when nobody is left: as long as the keeper, so that a loop of short runs
+/// does not start one each time.
+const LINGER: Duration = Duration::from_secs(2);
 /// How often the server looks whether somebody has written the host's `resolv.conf`.
 const TEND: Duration = Duration::from_secs(5);
 /// What comes in place of a container's ID when the host's own wishes have changed.
@@ -54,8 +56,9 @@ const HOST: &str = "host";
 /// The number of the host's sockets; containers' begin behind it.
 const HOST_SCOPE: u64 = 0;
 
-fn failed(what: &str) -> impl Fn(std::io::Error) -> Error {
-    move |e| Error::system(format!("name server: {what}"), e)
+fn failed(what: &str) -> impl Fn(std::io::Error) -> Error + use<> {
+    let what = format!("name server: {what}");
+    move |e| Error::system(&what, e)
 }
 
 /// Device and inode: two descriptors of one namespace have the same.
@@ -77,20 +80,34 @@ struct Entry {
     process: Option<OwnedFd>,
 }
 
-/// Sockets for questions to 127.0.0.11, in the caller's namespace. They are at ports that nobody asks
-/// for, and a rule leads port 53 there, so that a program of the container may have port 53 of all
-/// addresses; where the kernel can't do that, they are at port 53 itself.
-fn listen() -> std::io::Result<(UdpSocket, TcpListener)> {
-    let (udp, tcp) = (UdpSocket::bind((NAME_SERVER, 0))?, TcpListener::bind((NAME_SERVER, 0))?);
-    let to = [(Protocol::Udp, udp.local_addr()?.port()), (Protocol::Tcp, tcp.local_addr()?.port())];
-    let address = NAME_SERVER.parse().map_err(std::io::Error::other)?;
-    let led = Filter::open(TABLE).and_then(|filter| filter.redirect((address, PORT), &to));
-    match led {
-        Ok(()) => Ok((udp, tcp)),
-        Err(_) => {
-            Ok((UdpSocket::bind((NAME_SERVER, PORT))?, TcpListener::bind((NAME_SERVER, PORT))?))
+/// Sockets for questions to 127.0.0.11 of a namespace.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    udp: UdpSocket,
+    tcp: TcpListener,
+}
+
+impl Questions {
+    /// In the caller's namespace. They are at ports that nobody asks for, and a rule leads port 53
+    /// there, so that a program of the container may have port 53 of all addresses; where the kernel
+    /// can't do that, they are at port 53 itself.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        let (udp, tcp) = (UdpSocket::bind((NAME_SERVER, 0))?, TcpListener::bind((NAME_SERVER, 0))?);
+        let to =
+            [(Protocol::Udp, udp.local_addr()?.port()), (Protocol::Tcp, tcp.local_addr()?.port())];
+        let address = NAME_SERVER.parse().map_err(std::io::Error::other)?;
+        let led = Filter::open(TABLE).and_then(|filter| filter.redirect((address, PORT), &to));
+        if led.is_ok() {
+            return Ok(Self { udp, tcp });
         }
+        let udp = UdpSocket::bind((NAME_SERVER, PORT))?;
+        Ok(Self { udp, tcp: TcpListener::bind((NAME_SERVER, PORT))? })
     }
+}
+
+/// What is said when a container's namespace does not let us listen.
+pub(super) fn cannot_listen(container: &str) -> impl Fn(std::io::Error) -> Error + use<> {
+    failed(&format!("cannot listen at {NAME_SERVER} of container {container}"))
 }
 
 /// Answers from the database.
@@ -284,8 +301,13 @@ impl Process<'_> {
         self.tended = Tended::now();
     }
 
-    /// Serves a namespace.
-    fn add(&mut self, container: &str, namespace: BorrowedFd<'_>) -> Result<()> {
+    /// Serves a namespace, by sockets that are there already or by new ones.
+    fn add(
+        &mut self,
+        container: &str,
+        namespace: BorrowedFd<'_>,
+        questions: Option<Questions>,
+    ) -> Result<()> {
         let Some(this) = identity(namespace) else {
             return Err(Error::system("name server", "no namespace came"));
         };
@@ -294,8 +316,10 @@ impl Process<'_> {
         }
         // Of an earlier run.
         self.remove(|e| e.container == container);
-        let (udp, tcp) = within(namespace, listen)?
-            .map_err(failed(&format!("cannot listen at {NAME_SERVER} of container {container}")))?;
+        let Questions { udp, tcp } = match questions {
+            Some(questions) => questions,
+            None => within(namespace, Questions::listen)?.map_err(cannot_listen(container))?,
+        };
         let scope = self.next;
         self.next += 1;
         self.book.scopes.insert(scope, container.to_owned());
@@ -363,7 +387,7 @@ impl Process<'_> {
                 && let Ok(namespace) = self.engine.namespace_of(&record)
             {
                 // One that can't be served is no reason not to serve the others.
-                if let Err(e) = self.add(&record.id, namespace.as_fd()) {
+                if let Err(e) = self.add(&record.id, namespace.as_fd(), None) {
                     self.engine.debug(&e.message);
                 }
             }
@@ -371,7 +395,8 @@ impl Process<'_> {
         Ok(())
     }
 
-    /// Hears one start: a container's ID with a namespace.
+    /// Hears one start: a container's ID with a namespace, which comes last, and with the sockets where
+    /// its questions arrive, unless they are to be made.
     fn hear(&mut self, stream: &UnixStream) -> Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(1))).map_err(failed("a connection"))?;
         let (mut bytes, mut fds) = (Vec::new(), Vec::new());
@@ -386,12 +411,18 @@ impl Process<'_> {
             }
         }
         let id = String::from_utf8_lossy(&bytes).trim().to_owned();
-        let answer = match fds.pop() {
+        let namespace = fds.pop();
+        let mut fds = fds.into_iter();
+        let questions = fds
+            .next()
+            .zip(fds.next())
+            .map(|(udp, tcp)| Questions { udp: UdpSocket::from(udp), tcp: TcpListener::from(tcp) });
+        let answer = match namespace {
             None if id == HOST => match self.serve_host() {
                 Ok(()) => "ok\n".to_owned(),
                 Err(e) => format!("{}\n", e.message),
             },
-            Some(namespace) => match self.add(&id, namespace.as_fd()) {
+            Some(namespace) => match self.add(&id, namespace.as_fd(), questions) {
                 Ok(()) => "ok\n".to_owned(),
                 Err(e) => format!("{}\n", e.message),
             },
@@ -415,27 +446,67 @@ impl Engine {
         self.run_root().join("names.sock")
     }
 
-    /// Has the name server listen in a container's namespace; starts it if it does not run.
-    pub(crate) fn serve_names(&self, container: &str, namespace: BorrowedFd<'_>) -> Result<()> {
+    /// Has the name server serve a container's namespace; starts it if it does not run.
+    pub(crate) fn serve_names(
+        &self,
+        container: &str,
+        namespace: BorrowedFd<'_>,
+        questions: Option<&Questions>,
+    ) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        let mut asked = None::<Instant>;
         loop {
-            match self.tell_names(container, namespace) {
+            let stream = self.reach_names(container, namespace, questions)?;
+            match hear_answer(stream) {
                 Ok(answer) if answer.trim() == "ok" => return Ok(()),
+                Ok(answer) if !answer.is_empty() => {
+                    return Err(Error::system("name server", answer.trim().to_owned()));
+                }
+                silence if Instant::now() > deadline => {
+                    let gone = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                    return Err(failed("cannot be reached")(silence.err().unwrap_or(gone)));
+                }
                 // It was killed, or left, in between.
-                Ok(answer) if answer.is_empty() => {}
-                Ok(answer) => return Err(Error::system("name server", answer.trim().to_owned())),
+                _ => {}
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Asks the name server to serve a namespace; starts it if it does not run. It answers over the
+    /// connection, see [`hear_answer`].
+    pub(super) fn reach_names(
+        &self,
+        container: &str,
+        namespace: BorrowedFd<'_>,
+        questions: Option<&Questions>,
+    ) -> Result<UnixStream> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut called = Instant::now();
+        let mut first = true;
+        loop {
+            match self.ask_names(container, namespace, questions) {
+                Ok(stream) => return Ok(stream),
                 Err(e) if Instant::now() > deadline => {
                     return Err(failed("cannot be reached")(e));
                 }
                 Err(_) => {}
             }
-            if asked.is_none_or(|at| at.elapsed() > Duration::from_millis(200)) {
+            // At first somebody has called it; it is on its way, or was killed there.
+            let long = if first { 20 } else { 200 };
+            if called.elapsed() > Duration::from_millis(long) {
                 self.keeper().connect()?.ask(Request::Names, Vec::new())?;
-                asked = Some(Instant::now());
+                (called, first) = (Instant::now(), false);
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_micros(200));
         }
+    }
+
+    /// Has the name server started if it does not run, without waiting for it.
+    pub(super) fn call_names(&self) -> Result<()> {
+        if UnixStream::connect(self.names_socket()).is_err() {
+            self.keeper().connect()?.request(Request::Names, Vec::new())?;
+        }
+        Ok(())
     }
 
     /// Tells the name server, if it runs, that the host's wishes have changed.
@@ -465,20 +536,19 @@ impl Engine {
         }
     }
 
-    fn tell_names(&self, container: &str, namespace: BorrowedFd<'_>) -> std::io::Result<String> {
-        hear_answer(self.ask_names(container, namespace)?)
-    }
-
     /// Asks the name server to serve a namespace, if it runs.
-    pub(super) fn ask_names(
+    fn ask_names(
         &self,
         container: &str,
         namespace: BorrowedFd<'_>,
+        questions: Option<&Questions>,
     ) -> std::io::Result<UnixStream> {
         let stream = UnixStream::connect(self.names_socket())?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let line = format!("{container}\n");
-        keeper::protocol::send_all(stream.as_fd(), line.as_bytes(), &[namespace])?;
+        let sockets = questions.iter().flat_map(|q| [q.udp.as_fd(), q.tcp.as_fd()]);
+        let fds: Vec<_> = sockets.chain([namespace]).collect();
+        keeper::protocol::send_all(stream.as_fd(), line.as_bytes(), &fds)?;
         Ok(stream)
     }
 

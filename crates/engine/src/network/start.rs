@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
 
 use net::endpoint::{Endpoint as Plug, Host};
 use net::filter::Port;
@@ -12,6 +13,7 @@ use net::link::{Mac, Prefix};
 use store::network::{self, Endpoint, Network};
 
 use super::create::note;
+use super::names::Questions;
 use super::repair::release_ports;
 use super::{DEFAULT, bridged, gateways, mtu, option, parent, parented, ports};
 use crate::engine::Engine;
@@ -35,7 +37,9 @@ pub(crate) struct Joined {
 pub(crate) struct Attached {
     pub(crate) namespace: OwnedFd,
     pub(crate) joined: Vec<Joined>,
-    /// The name server, which was asked and has not answered yet.
+    /// Where questions for names arrive, until the name server has it.
+    pub(crate) questions: Option<Questions>,
+    /// The name server, which was given that and has not answered yet.
     pub(crate) names: Option<UnixStream>,
 }
 
@@ -72,20 +76,32 @@ impl Joined {
 }
 
 /// A network namespace, held by its descriptor only, with its loopback switched on.
-pub(crate) fn new_namespace() -> Result<OwnedFd> {
+///
+/// With names, the thread that made it goes on to listen for questions, while the caller plugs the
+/// namespace in.
+fn new_namespace(
+    with_names: bool,
+) -> Result<(OwnedFd, JoinHandle<std::io::Result<Option<Questions>>>)> {
     let failed = |e: std::io::Error| Error::system("cannot make a network namespace", e);
+    let (made, namespace) = std::sync::mpsc::sync_channel(1);
     let make = || -> std::io::Result<OwnedFd> {
         sys::namespace::unshare(sys::clone::NEWNET)?;
         net::endpoint::loopback_here().map_err(std::io::Error::other)?;
         Ok(File::open("/proc/thread-self/ns/net")?.into())
     };
-    std::thread::Builder::new()
-        .stack_size(128 * 1024)
-        .spawn(make)
-        .map_err(failed)?
-        .join()
+    let work = move || {
+        let namespace = make();
+        let goes_on = with_names && namespace.is_ok();
+        // Whoever does not wait any more does not want the sockets either.
+        let heard = made.send(namespace).is_ok();
+        (goes_on && heard).then(Questions::listen).transpose()
+    };
+    let thread = std::thread::Builder::new().stack_size(256 * 1024).spawn(work).map_err(failed)?;
+    let namespace = namespace
+        .recv()
         .unwrap_or_else(|_| Err(std::io::Error::other("a thread ended early")))
-        .map_err(failed)
+        .map_err(failed)?;
+    Ok((namespace, thread))
 }
 
 /// An address that is good on one link only, with the length of its network.
@@ -196,8 +212,11 @@ impl Engine {
     /// Makes a container's namespace and plugs it into its networks; `None` if it has none.
     ///
     /// What it reserved is given back by [`Engine::give_back`]; the interfaces go with the namespace.
-    pub(crate) fn attach_networks(&self, record: &Record) -> Result<Option<Attached>> {
-        let rows = network::endpoints_of(self.db(), &record.id)?;
+    pub(crate) fn attach_networks(
+        &self,
+        record: &Record,
+        rows: Vec<Endpoint>,
+    ) -> Result<Option<Attached>> {
         if rows.is_empty() {
             return Ok(None);
         }
@@ -323,14 +342,16 @@ impl Engine {
     fn plug_all(&self, record: &Record, host: &Host, joined: Vec<Joined>) -> Result<Attached> {
         let networks: Vec<&Network> = joined.iter().map(|j| &j.network).collect();
         self.make_ready(host, &networks)?;
-        let namespace = new_namespace()?;
-        // Its work takes about as long as plugging in: it does it meanwhile, and is heard at the end.
         let has_names = joined.iter().any(Joined::has_names);
-        let names = has_names.then(|| self.ask_names(&record.id, namespace.as_fd()).ok()).flatten();
+        let (namespace, listening) = new_namespace(has_names)?;
         for joined in &joined {
             self.plug_one(host, joined, namespace.as_fd())?;
         }
-        Ok(Attached { namespace, joined, names })
+        let questions = listening
+            .join()
+            .unwrap_or_else(|_| Err(std::io::Error::other("a thread ended early")))
+            .map_err(super::names::cannot_listen(&record.id))?;
+        Ok(Attached { namespace, joined, questions, names: None })
     }
 
     /// Waits until the bridges forward to a container's ports.
@@ -414,15 +435,39 @@ impl Engine {
         Ok(network::release_but_ports(tx, &record.id)?)
     }
 
-    /// Waits until the container's names can be asked for.
-    pub(crate) fn await_names(&self, record: &Record, attached: &mut Attached) -> Result<()> {
-        if !attached.joined.iter().any(Joined::has_names) {
-            return Ok(());
+    /// A container's endpoints; whoever of them has names will need the name server, which is called
+    /// now if it does not run. It begins while everything else of the start is done.
+    pub(crate) fn endpoints_to_join(&self, record: &Record) -> Result<Vec<Endpoint>> {
+        let rows = network::endpoints_of(self.db(), &record.id)?;
+        if rows.iter().any(|row| row.network != DEFAULT) {
+            self.call_names()?;
         }
-        match attached.names.take().map(super::names::hear_answer) {
-            Some(Ok(answer)) if answer.trim() == "ok" => Ok(()),
-            // It does not run, or was killed, or can't: then it says so.
-            _ => self.serve_names(&record.id, attached.namespace.as_fd()),
+        Ok(rows)
+    }
+
+    /// Gives the name server the sockets where the container's questions arrive. From now on none is
+    /// lost: it waits until the server has come to it.
+    pub(crate) fn hand_names_over(&self, record: &Record, attached: &mut Attached) -> Result<()> {
+        if let Some(questions) = &attached.questions {
+            let namespace = attached.namespace.as_fd();
+            attached.names = Some(self.reach_names(&record.id, namespace, Some(questions))?);
+        }
+        Ok(())
+    }
+
+    /// Hears whether the name server has them, once the container runs. If it was killed meanwhile, the
+    /// next one gets them. That names are not answered is no reason to end a container that runs.
+    pub(crate) fn confirm_names(&self, record: &Record, attached: &mut Attached) {
+        let (Some(stream), Some(questions)) = (attached.names.take(), attached.questions.take())
+        else {
+            return;
+        };
+        if super::names::hear_answer(stream).is_ok_and(|answer| answer.trim() == "ok") {
+            return;
+        }
+        let namespace = attached.namespace.as_fd();
+        if let Err(e) = self.serve_names(&record.id, namespace, Some(&questions)) {
+            self.debug(&e.message);
         }
     }
 

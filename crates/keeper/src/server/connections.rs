@@ -24,7 +24,6 @@ impl Keeper {
                     interest: EventFlags::IN,
                     closing: false,
                     prepared: None,
-                    place: None,
                 },
             );
         }
@@ -97,9 +96,6 @@ impl Keeper {
         self.sources.remove(&token);
         if let Some((id, _)) = &connection.prepared {
             self.remove_traces(id);
-        }
-        if let Some((path, waiter)) = connection.place {
-            self.take_back(&path, waiter);
         }
         match connection.role {
             ConnectionRole::Attached(attach) => {
@@ -245,7 +241,10 @@ impl Keeper {
                     self.fail(token, code, message);
                 }
             }
-            Request::Place { cgroup } => self.give_place(token, cgroup.path),
+            Request::Cgroup { cgroup } => {
+                self.expect_cgroup(&cgroup.path);
+                self.send(token, &Message::Done);
+            }
             Request::Image { chain } => self.give_image(token, &chain),
             Request::Exec(exec) => {
                 if let Err((code, message)) = self.exec(token, *exec, fds) {

@@ -126,8 +126,7 @@ impl Keeper {
                 // Somebody else's child: the standby's, or init's. It must be reaped
                 // before the kernel tells us how it ended; an older kernel tells us
                 // nothing, but the standby's word may be on its way.
-                if !c.ended {
-                    c.ended = true;
+                if self.undecided.insert(id.to_owned()) {
                     let _ = epoll::modify(
                         &self.epoll,
                         &c.pidfd,
@@ -156,7 +155,7 @@ impl Keeper {
             }
         }
         let Some(mut c) = self.containers.remove(id) else { return };
-        self.put_place_off();
+        self.undecided.remove(id);
         let cgroup = self.cgroup(c.record.cgroup.as_ref());
         let oom_killed = cgroup.as_ref().is_some_and(Cgroup::oom_killed);
         let exit = Exit {

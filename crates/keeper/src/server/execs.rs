@@ -84,6 +84,7 @@ impl Keeper {
                         start_time: start_time_of(exec.pid),
                         at: now(),
                         notes,
+                        trace: Vec::new(),
                     };
                     let master = exec.master.as_ref().map(|m| m.try_clone()).transpose()?;
                     if let Some(client) = exec.client {

@@ -16,6 +16,8 @@ impl Keeper {
         if self.containers.contains_key(&start.id) {
             return Err((125, format!("container {} is running already", start.id)));
         }
+        let trace = Recorder::when(start.plan.trace, "keeper");
+        let phase = trace.phase("make the streams");
         let mut descriptors = Descriptors::default();
         let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
         let mut image = None;
@@ -61,22 +63,16 @@ impl Keeper {
             }
             _ => None,
         };
+        drop(phase);
+        let phase = trace.phase("make the child");
         let cgroup = self.cgroup(start.cgroup.as_ref());
-        let place = self.connections.get_mut(&token).and_then(|connection| {
-            connection.place.take_if(|(path, _)| {
-                start.cgroup.as_ref().is_some_and(|cgroup| cgroup.path == *path)
-            })
-        });
-        let launching = match (&cgroup, place) {
-            (Some(cgroup), Some((_, waiter))) => {
-                runtime::launch_placed(&start.plan, cgroup, waiter, descriptors)
-            }
-            (cgroup, _) => runtime::launch(&start.plan, cgroup.as_ref(), descriptors),
-        };
+        let launching = runtime::launch(&start.plan, cgroup.as_ref(), descriptors);
         let launching = launching.map_err(|e| {
             remove_pipes(&io_dir, &start.id);
             (e.exit_code(), e.to_string())
         })?;
+        drop(phase);
+        let phase = trace.phase("watch the child");
         let id = start.id.clone();
         let pidfd = launching.pidfd.try_clone().map_err(system("pidfd"))?;
         let start_time = start_time_of(launching.pid);
@@ -106,6 +102,7 @@ impl Keeper {
         let mut container = Container::new(record, pidfd, pidfd_token, journal);
         container.launching = Some((launching, report_token));
         container.size = start.size;
+        container.trace = trace.clone();
         self.add_streams(&mut container, [out, err, input]).map_err(system("epoll"))?;
         self.join_starter(&mut container, token, start.attach, start.owner);
         self.idle_since = None;
@@ -113,6 +110,7 @@ impl Keeper {
             self.use_image(&chain.clone(), image);
         }
         self.containers.insert(id.clone(), container);
+        drop(phase);
         // The child may have reported before we watched.
         if let Err(e) = self.report(&id) {
             self.complain(&format!("report of {id}: {e}"));
@@ -225,6 +223,7 @@ impl Keeper {
                 }
                 Ok(Progress::Ready) => {
                     let notes = std::mem::take(&mut launching.notes);
+                    c.trace.add(std::mem::take(&mut launching.phases));
                     self.sources.remove(&token);
                     c.launching = None;
                     return self.started(id, notes);
@@ -246,8 +245,9 @@ impl Keeper {
 
     /// The program runs.
     pub(super) fn started(&mut self, id: &str, notes: Vec<String>) -> io::Result<()> {
-        self.put_place_off();
         let Some(c) = self.containers.get_mut(id) else { return Ok(()) };
+        let trace = std::mem::take(&mut c.trace);
+        let phase = trace.phase("note the start");
         c.record.started_at = now();
         let record = serde_json::to_vec(&c.record)?;
         std::fs::write(self.run_root.join("running").join(id), record)?;
@@ -258,11 +258,13 @@ impl Keeper {
         let keys: Vec<_> = keys.iter().map(String::as_str).collect();
         self.standby.hold(&keys, &fds);
         self.steward_wanted |= c.record.steward_now;
+        drop(phase);
         let message = Message::Started {
             pid: c.record.pid,
             start_time: c.record.start_time,
             at: c.record.started_at,
             notes,
+            trace: trace.take(),
         };
         if let Some(starter) = c.starter.take() {
             let stays = c.attached.contains(&starter) || c.owner == Some(starter);
@@ -291,6 +293,18 @@ impl Keeper {
     /// hierarchy of the host.
     pub(super) fn cgroup(&self, cgroup: Option<&CgroupRef>) -> Option<Cgroup> {
         Cgroup::open(&self.cgroups, &cgroup?.path).ok()
+    }
+
+    /// Somebody is about to make this cgroup. What an earlier run of the same container left there is
+    /// removed now or never: later it would be the new run's.
+    pub(super) fn expect_cgroup(&mut self, path: &str) {
+        self.emptying.retain(|(cgroup, _)| {
+            let earlier = cgroup.path() == path;
+            if earlier {
+                let _ = cgroup.try_remove();
+            }
+            !earlier
+        });
     }
 
     /// Stops watching what belonged to a container.

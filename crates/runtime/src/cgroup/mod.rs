@@ -6,7 +6,6 @@
 
 mod limits_v1;
 mod limits_v2;
-pub mod place;
 mod realtime;
 mod root;
 mod stats;
@@ -97,15 +96,16 @@ pub struct Cgroup {
     v2: Option<Group>,
 }
 
-/// Opened `cgroup.procs` files, with the rights of who opened them.
+/// Opened `tasks` files, with the rights of who opened them.
 #[derive(Debug)]
 pub struct Entrances(Vec<(PathBuf, OwnedFd)>);
 
 impl Entrances {
-    /// Moves the calling process into the group.
+    /// Moves the calling process, which must have one thread, into the group.
     ///
-    /// With version 1 the kernel may wait for a grace period of RCU here, some milliseconds on an
-    /// idle machine.
+    /// By `tasks`, not by `cgroup.procs`: to move a whole process the kernel first keeps all processes
+    /// of the host from making threads, and on an idle machine waits ten milliseconds for that (a grace
+    /// period of RCU). A thread that moves itself is spared that since Linux 6.0.
     pub fn enter(&self) -> Result<()> {
         for (mount_point, fd) in &self.0 {
             rustix::io::write(fd, b"0")
@@ -246,7 +246,7 @@ impl Cgroup {
     pub fn entrances(&self) -> Result<Entrances> {
         let mut result = Vec::with_capacity(self.v1.len());
         for group in &self.v1 {
-            result.push((group.mount_point.clone(), open_procs(group)?));
+            result.push((group.mount_point.clone(), open_tasks(group)?));
         }
         Ok(Entrances(result))
     }
@@ -451,10 +451,10 @@ fn v2_group(mount_point: &Path, dir: OwnedFd) -> Group {
     }
 }
 
-fn open_procs(group: &Group) -> Result<OwnedFd> {
+fn open_tasks(group: &Group) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(&group.dir, "cgroup.procs", flags, FileMode::empty())
-        .doing(|| format!("open cgroup.procs of {}", group.mount_point.display()))
+    rustix::fs::openat(&group.dir, "tasks", flags, FileMode::empty())
+        .doing(|| format!("open tasks of {}", group.mount_point.display()))
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

@@ -13,6 +13,7 @@ use crate::error::{Doing, Error, Result};
 use crate::plan::Process;
 use crate::report::Reporter;
 use crate::seccomp::Filter;
+use crate::trace::Recorder;
 
 /// Files of the host's /proc through which labels are set at the next execve.
 pub(super) struct Labels {
@@ -87,6 +88,7 @@ pub(super) struct Last<'a> {
     pub(super) seccomp: Option<&'a Filter>,
     pub(super) gate: Option<&'a OwnedFd>,
     pub(super) report: &'a Reporter,
+    pub(super) trace: &'a Recorder,
 }
 
 impl Last<'_> {
@@ -102,6 +104,7 @@ impl Last<'_> {
         before: impl FnOnce() -> Result<()>,
     ) -> Result<Infallible> {
         let process = self.process;
+        let phase = self.trace.phase("drop privileges and load the filter");
         stdio.install(process)?;
         for limit in &process.rlimits {
             if let Some(note) = crate::rlimit::apply(limit)? {
@@ -148,6 +151,10 @@ impl Last<'_> {
             filter.install()?;
         }
         sys::fds::cloexec_from(first).doing(|| "mark descriptors to be closed".to_owned())?;
+        drop(phase);
+        if self.trace.is_on() {
+            self.report.phases(&self.trace.take());
+        }
         self.report.executing();
         program.execute()
     }

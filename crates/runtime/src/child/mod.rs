@@ -30,6 +30,7 @@ use crate::launch::{Descriptors, ExecPlan, hook_state};
 use crate::plan::{Namespace, Plan, Process};
 use crate::report::Reporter;
 use crate::state::Status;
+use crate::trace::Recorder;
 
 use root::Root;
 
@@ -39,8 +40,6 @@ pub(crate) struct Job<'a> {
     pub(crate) cgroup: Option<&'a Cgroup>,
     /// Opened by the parent when the child will lack the right.
     pub(crate) attach: Option<Entrances>,
-    /// The process was born in its groups; see `cgroup::place`.
-    pub(crate) placed: bool,
     /// Namespaces made by clone3.
     pub(crate) flags: u64,
     /// Namespaces to unshare at the right moment.
@@ -83,15 +82,15 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     let mut job = ManuallyDrop::new(job);
     let plan = job.plan;
     let process = &plan.process;
+    let trace = Recorder::when(plan.trace, "child");
+    let phase = trace.phase("join groups and namespaces");
     // While the host's /proc is there and this process may still write to its own files.
     identity::adjust_oom_score(process, report)?;
     let labels = identity::Labels::open(process)?;
     if job.wait_for_maps {
         report.wait_go()?;
     }
-    if !job.placed {
-        enter_cgroup(job.cgroup, job.attach.take())?;
-    }
+    enter_cgroup(job.cgroup, job.attach.take())?;
     if job.joined.contains_key(&Namespace::User) {
         join(&mut job.joined)?;
         second(job.flags, report)?;
@@ -110,12 +109,14 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
         sys::loopback::up().doing(|| "bring up the loopback interface".to_owned())?;
     }
     if process.new_keyring {
-        join_keyring(report)?;
+        join_keyring(&plan.id, report)?;
     }
     names(plan)?;
     write_sysctls(plan)?;
     let mask = rustix::process::umask(Mode::empty());
+    drop(phase);
 
+    let phase = trace.phase("mount");
     let propagation = mounts::prepare_namespace(plan)?;
     let root = mounts::attach_root(plan, job.d.rootfs.take())?;
     let mut mounter = mounts::Mounter {
@@ -127,18 +128,25 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     };
     mounter.mount_all()?;
     drop(mounter);
+    drop(phase);
+    let phase = trace.phase("devices and standard streams");
     devices::make(plan, &root, job.foreign_user)?;
     root.ensure(&process.cwd, root::Target::Directory)?;
     let stdio = terminal::stdio(process, job.d.stdio.take(), &root, true, report)?;
+    drop(phase);
+    let phase = trace.phase("hooks");
     if !plan.prestart.is_empty() || !plan.create_runtime.is_empty() {
         report.hooks()?;
     }
     let mut state = hook_state(plan, Status::Creating);
     state.pid = i32::try_from(std::process::id()).ok();
     crate::hooks::run("createContainer", &plan.create_container, &state)?;
+    drop(phase);
+    let phase = trace.phase("change the root");
     mounts::hide(plan, &root)?;
     mounts::change_root(plan, &root, propagation)?;
     drop(root);
+    drop(phase);
 
     rustix::process::umask(process.umask.map_or(mask, Mode::from_raw_mode));
     let last = identity::Last {
@@ -147,6 +155,7 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
         seccomp: plan.seccomp.as_ref(),
         gate: job.d.gate.as_ref(),
         report,
+        trace: &trace,
     };
     last.finish(labels, stdio, || {
         if let Some(gate) = &job.d.gate {
@@ -188,7 +197,7 @@ fn exec(
     }
     let _ = rustix::process::setsid();
     if process.new_keyring {
-        join_keyring(report)?;
+        join_keyring("", report)?;
     }
     let root = Root::open(CWD, "/")?;
     let stdio = terminal::stdio(process, d.stdio.take(), &root, false, report)?;
@@ -202,6 +211,7 @@ fn exec(
         seccomp: plan.seccomp.as_ref(),
         gate: d.gate.as_ref(),
         report,
+        trace: &Recorder::default(),
     };
     last.finish(labels, stdio, || {
         if let Some(gate) = &d.gate {
@@ -276,8 +286,10 @@ fn unshare_late(plan: &Plan, late: u64) -> Result<()> {
     Ok(())
 }
 
-fn join_keyring(report: &Reporter) -> Result<()> {
-    match sys::keyring::join_session(c"_ses") {
+/// The kernel looks whether a keyring of this name is there; among many of one name it would look long.
+fn join_keyring(id: &str, report: &Reporter) -> Result<()> {
+    let name = std::ffi::CString::new(format!("_ses.{id}")).unwrap_or_else(|_| c"_ses".into());
+    match sys::keyring::join_session(&name) {
         Ok(()) => Ok(()),
         // Kernels without keys, filters that forbid them, and users over their quota.
         Err(

@@ -188,6 +188,9 @@ pub struct Plan {
     pub create_container: Vec<Hook>,
     /// Run by the child just before the program.
     pub start_container: Vec<Hook>,
+    /// The child notes its phases, see [`crate::trace`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub trace: bool,
 }
 
 impl Plan {
