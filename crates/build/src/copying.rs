@@ -391,11 +391,10 @@ fn is_archive(tree: &Tree, source: &Source) -> bool {
     if std::io::Read::by_ref(&mut file).take(512).read_to_end(&mut start).is_err() {
         return false;
     }
-    if is_tar(&start) || matches!(Compression::detect(&start), Compression::Bzip2 | Compression::Xz)
-    {
+    if is_tar(&start) {
         return true;
     }
-    if !matches!(Compression::detect(&start), Compression::Gzip | Compression::Zstd) {
+    if Compression::detect(&start) == Compression::None {
         return false;
     }
     // A compressed file is unpacked only if an archive is in it.

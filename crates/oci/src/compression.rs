@@ -13,9 +13,9 @@ pub enum Compression {
     Gzip,
     /// RFC 8878; several frames are read as one stream.
     Zstd,
-    /// Recognised so that the error can name it; not supported.
+    /// Several streams are read as one; only read.
     Bzip2,
-    /// Recognised so that the error can name it; not supported.
+    /// Several streams are read as one; only read.
     Xz,
 }
 
@@ -35,6 +35,9 @@ impl Compression {
         }
     }
 }
+
+/// KiB that a stream of xz may ask for: `xz -9` asks for a quarter of it, a hostile one for 4 GiB.
+const XZ_MEMORY: u32 = 256 << 10;
 
 /// A zstd file may begin with a frame to be skipped (as zstd:chunked writes).
 fn is_zstd_skippable(start: &[u8]) -> bool {
@@ -57,7 +60,7 @@ impl<'a> Decompressor<'a> {
     /// Looks at the first bytes of `source` and sets up the right decoder.
     ///
     /// # Errors
-    /// Those of reading; `Unsupported` for bzip2 and xz.
+    /// Those of reading.
     pub fn new(source: impl Read + 'a) -> io::Result<Decompressor<'a>> {
         let mut source = BufReader::with_capacity(256 << 10, source);
         // A pipe may deliver less than four bytes at a time; the chain puts them back.
@@ -80,14 +83,9 @@ impl<'a> Decompressor<'a> {
             Compression::Zstd => {
                 Box::new(ZstdReader { inner: zstd::stream::read::Decoder::with_buffer(source)? })
             }
-            Compression::Bzip2 | Compression::Xz => {
-                let name = if compression == Compression::Xz { "xz" } else { "bzip2" };
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    format!(
-                        "{name} compression is not supported: decompress it first and pipe it in"
-                    ),
-                ));
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
+            Compression::Xz => {
+                Box::new(lzma_rust2::XzReader::new_mem_limit(source, true, XZ_MEMORY))
             }
         };
         Ok(Decompressor { inner, compression })
@@ -207,5 +205,46 @@ mod tests {
                 assert!(Decompressor::new(half).unwrap().read_to_end(&mut Vec::new()).is_err());
             }
         }
+    }
+
+    // Written by bzip2 and xz.
+    /// `wherry ` a thousand times.
+    const BZIP2: &[u8] =
+        b"\x42\x5a\x68\x39\x31\x41\x59\x26\x53\x59\x44\x93\x1c\xd2\x00\x0b\xb7\x91\x80\x40\x00\x02\
+        \x40\x10\xa0\x20\x00\x50\x60\x02\x6a\xa8\xcf\x53\x54\x83\x95\x20\xd5\x20\xed\x48\x35\x48\
+        \x35\x48\x3e\xa9\x07\x85\xdc\x91\x4e\x14\x24\x11\x24\xc7\x34\x80";
+    /// The same.
+    const XZ: &[u8] =
+        b"\xfd\x37\x7a\x58\x5a\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x16\x00\x00\x00\x74\x2f\
+        \xe5\xa3\xe0\x1b\x57\x00\x2b\x5d\x00\x3b\x9a\x08\xd4\x8d\xa3\xa5\x10\xcf\xac\xcd\x7b\x45\
+        \xe6\x4c\xee\x46\x0f\xad\x9c\x3a\xee\x8d\xd1\x44\x72\x79\x21\x82\xc7\x8e\xef\x05\x59\xd3\
+        \xdd\x19\xc2\xa9\x33\x9b\x7d\x00\x00\x00\x42\x91\x3f\x69\x90\xe9\x70\x6d\x00\x01\x47\xd8\
+        \x36\x00\x00\x00\xec\x7d\xcd\xbd\xb1\xc4\x67\xfb\x02\x00\x00\x00\x00\x04\x59\x5a";
+    /// One byte, with a window of 1.5 GiB.
+    const VAST: &[u8] =
+        b"\xfd\x37\x7a\x58\x5a\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x25\x00\x00\x00\x3b\x78\
+        \x7b\x41\x01\x00\x00\x78\x00\x00\x00\x00\x45\xae\xef\x83\xf8\xee\x16\x0a\x00\x01\x19\x01\
+        \xa5\x2c\x81\xcc\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a";
+
+    #[test]
+    fn bzip2_and_xz_are_read() {
+        let data = b"wherry ".repeat(1000);
+        for (compression, bytes) in [(Compression::Bzip2, BZIP2), (Compression::Xz, XZ)] {
+            let mut reader = Decompressor::new(bytes).unwrap();
+            assert_eq!(reader.compression(), compression);
+            let mut back = Vec::new();
+            reader.read_to_end(&mut back).unwrap();
+            assert!(back == data);
+            let twice = [bytes, bytes].concat();
+            assert_eq!(
+                Decompressor::new(&twice[..]).unwrap().read_to_end(&mut Vec::new()).unwrap(),
+                14_000
+            );
+            for end in [bytes.len() / 2, bytes.len() - 1] {
+                let half = Decompressor::new(&bytes[..end]).unwrap().read_to_end(&mut Vec::new());
+                assert!(half.is_err(), "{compression:?} {end}");
+            }
+        }
+        assert!(Decompressor::new(VAST).unwrap().read_to_end(&mut Vec::new()).is_err());
     }
 }

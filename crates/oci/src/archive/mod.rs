@@ -267,7 +267,7 @@ impl<R: std::io::BufRead> Read for EntryReader<'_, R> {
 fn is_layer(start: &[u8]) -> bool {
     match start.first_chunk::<512>() {
         Some(block) if tar::looks_like_header(block) || block.iter().all(|b| *b == 0) => true,
-        _ => matches!(Compression::detect(start), Compression::Gzip | Compression::Zstd),
+        _ => Compression::detect(start) != Compression::None,
     }
 }
 
