@@ -190,6 +190,10 @@ impl<'a> Job<'a> {
             running.ids.push(id.clone());
             self.engine.start(&id, None)?;
             let seen = self.engine.inspect(&id, false)?;
+            if !seen.state.running {
+                let why = format!("ended with exit code {}", seen.state.exit_code);
+                return Err(self.service_failed(service, &id, &why));
+            }
             let address = match network {
                 "host" => "127.0.0.1".to_owned(),
                 _ => {
