@@ -187,6 +187,11 @@ fn line<T: Serialize>(out: &mut Writer, value: &T) -> Result<(), Failure> {
     out.line(value).map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 
+/// Whether an instruction begins a stage; of such, nothing is cached.
+fn is_from(text: &str) -> bool {
+    text.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("FROM "))
+}
+
 /// What happens, in the classic builder's words.
 struct Lines<'a> {
     out: &'a mut Writer,
@@ -232,11 +237,10 @@ impl<'a> Lines<'a> {
         let total = self.instructions.len();
         while self.named < self.due {
             let Some((_, text)) = self.instructions.get(self.named) else { return };
-            let begins = text.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("FROM "));
             let text = text.clone();
             self.named = self.named.saturating_add(1);
             self.say(format!("Step {}/{total} : {text}\n", self.named));
-            if cached && !begins {
+            if cached && !is_from(&text) {
                 self.say(" ---> Using cache\n".into());
             }
         }
@@ -282,11 +286,15 @@ impl Progress for Lines<'_> {
         match event {
             Event::Begin { title, .. } => {
                 self.name(false);
-                self.cached = false;
                 self.rest.clear();
                 let rest = self.instructions.iter().skip(self.named);
-                match rest.enumerate().find(|(_, (label, _))| title.starts_with(label.as_str())) {
-                    Some((at, _)) => self.due = self.named.saturating_add(at).saturating_add(1),
+                let known =
+                    rest.enumerate().find(|(_, (label, _))| title.starts_with(label.as_str()));
+                match known {
+                    Some((at, (_, text))) => {
+                        self.due = self.named.saturating_add(at).saturating_add(1);
+                        self.cached &= is_from(text);
+                    }
                     // A trigger of the base image.
                     None => self.say(format!("# {title}\n")),
                 }
