@@ -9,12 +9,13 @@ use bytes::Bytes;
 use engine::Engine;
 use http_body_util::{BodyDataStream, BodyExt};
 use hyper::StatusCode;
-use hyper::body::{Body as HttpBody, Frame, Incoming};
+use hyper::body::{Body as HttpBody, Frame};
 use serde::Serialize;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::answer::{self, Answer, Body, Failure, Outcome};
+use crate::request::Unread;
 use crate::work::Work;
 
 /// Pieces on their way to the client at the most; then who writes waits.
@@ -186,7 +187,7 @@ pub(crate) fn open(content_type: &'static str) -> (AsyncWriter, Answer) {
 }
 
 /// A request's body for a thread that reads and blocks. Must be made within the runtime.
-pub(crate) fn reader(body: Incoming) -> impl Read + Send + 'static {
+pub(crate) fn reader(body: Unread) -> impl Read + Send + 'static {
     let stream = BodyDataStream::new(body.map_err(io::Error::other));
     SyncIoBridge::new(StreamReader::new(stream))
 }

@@ -1,11 +1,14 @@
 //! What a request says: its path, query, headers and body.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use engine::Filters;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -15,10 +18,65 @@ use crate::answer::Failure;
 /// The largest JSON body; Docker's own bound is 4 MiB for some and none for others.
 const MAX_JSON: usize = 8 << 20;
 
+/// How much of a body that nobody read is read and forgotten, and for how long.
+const FORGOTTEN: usize = 256 << 10;
+const FORGETTING: Duration = Duration::from_secs(5);
+
+/// A request's body. What is left of it when it is dropped is read in the background, within bounds: the
+/// connection of one who is still sending would be cut, and many clients then never look at the answer.
+#[derive(Debug)]
+pub(crate) struct Unread(Option<Incoming>);
+
+impl Unread {
+    pub(crate) fn new(body: Incoming) -> Self {
+        Self(Some(body))
+    }
+}
+
+impl HttpBody for Unread {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.0 {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(tokio::time::timeout(FORGETTING, forget(body)));
+    }
+}
+
+async fn forget(mut body: Incoming) {
+    let mut left = FORGOTTEN;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(fewer) = left.checked_sub(length) else { return };
+        left = fewer;
+    }
+}
+
 /// A request whose path was taken apart.
 pub(crate) struct Request {
     /// The request, whose body nobody has read yet.
-    pub(crate) inner: hyper::Request<Incoming>,
+    pub(crate) inner: hyper::Request<Unread>,
     /// Parts of the path without the version, percent-decoded.
     pub(crate) path: Vec<String>,
     /// Minor version of the API that the client speaks: 51 for 1.51.
@@ -98,7 +156,7 @@ impl Query {
 
 impl Request {
     /// Takes a request apart.
-    pub(crate) fn new(inner: hyper::Request<Incoming>) -> Result<Self, Failure> {
+    pub(crate) fn new(inner: hyper::Request<Unread>) -> Result<Self, Failure> {
         let (version, path) = split(inner.uri().path())?;
         let query = Query::parse(inner.uri().query().unwrap_or_default());
         Ok(Self { inner, path, version, query })
@@ -166,7 +224,17 @@ fn split(path: &str) -> Result<(u32, Vec<String>), Failure> {
     let versioned = first.strip_prefix('v').filter(|v| v.starts_with(|c: char| c.is_ascii_digit()));
     let Some(version) = versioned else { return Ok((newest(), parts(rest))) };
     let oldest: u32 = minor(engine::info::MIN_API_VERSION).unwrap_or(0);
-    match minor(version) {
+    let numbers = |version: &str| {
+        let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    };
+    // Of versions whose first number is not 1, no minor number means anything.
+    let asked = numbers(version).map(|(major, minor)| match major {
+        0 => 0,
+        1 => minor,
+        _ => u32::MAX,
+    });
+    match asked {
         Some(minor) if minor < oldest => Err(Failure::invalid(format!(
             "client version {version} is too old. Minimum supported API version is {}, please \
              upgrade your client to a newer version",
@@ -230,7 +298,10 @@ mod tests {
         assert_eq!(decode("%zz%4"), "%zz%4");
         assert!(super::split("/v1.23/info").unwrap_err().message.contains("too old"));
         assert!(super::split("/v1.99/info").unwrap_err().message.contains("too new"));
-        assert!(super::split("/v2/info").is_err());
+        assert!(super::split("/v2/info").unwrap_err().message.contains("version 2 is too new"));
+        assert!(super::split("/v9.99/info").unwrap_err().message.contains("9.99 is too new"));
+        assert!(super::split("/v0.1/info").unwrap_err().message.contains("too old"));
+        assert!(super::split("/v1.2.3/info").unwrap_err().message.contains("page not found"));
     }
 
     #[test]

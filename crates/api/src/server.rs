@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::answer::{self, Answer};
 use crate::hijack::{Open, Waiting};
 use crate::hub::Hub;
-use crate::request::Request;
+use crate::request::{Request, Unread};
 use crate::route;
 use crate::work::Work;
 
@@ -198,7 +198,7 @@ where
 }
 
 async fn respond(request: hyper::Request<Incoming>, server: &Server) -> Answer {
-    let outcome = match Request::new(request) {
+    let outcome = match Request::new(request.map(Unread::new)) {
         Ok(request) => route::answer(request, server).await,
         Err(failure) => Err(failure),
     };

@@ -461,21 +461,7 @@ fn clean(image: &mut ImageConfig) {
     for field in ["container", "container_config", "docker_version", "id", "parent", "throwaway"] {
         image.other.remove(field);
     }
-    for field in [
-        "Hostname",
-        "Domainname",
-        "AttachStdin",
-        "AttachStdout",
-        "AttachStderr",
-        "Tty",
-        "OpenStdin",
-        "StdinOnce",
-        "Image",
-        "MacAddress",
-        "NetworkDisabled",
-    ] {
-        image.config.other.remove(field);
-    }
+    image.config.forget_container();
 }
 
 /// RFC 3339.

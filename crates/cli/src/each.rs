@@ -40,13 +40,14 @@ pub(crate) fn each(
         context.complain(&error.into());
         Ok(())
     };
-    let first = context.engine()?;
+    let opener = context.opener()?;
+    // An engine that can't be opened is one error, not one of each name.
+    let first = opener.open()?;
     if let [name] = names {
         tell(name, act(&first, name))?;
         return all_or_one(failed);
     }
     drop(first);
-    let opener = context.opener()?;
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| -> std::io::Result<()> {
         let (send, results) = mpsc::channel();

@@ -221,22 +221,7 @@ impl Engine {
         }
         // The container's configuration is the image's with what was given on top.
         let mut config = convert(&from)?;
-        // What describes the container and not the image.
-        for key in [
-            "Hostname",
-            "Domainname",
-            "AttachStdin",
-            "AttachStdout",
-            "AttachStderr",
-            "Tty",
-            "OpenStdin",
-            "StdinOnce",
-            "Image",
-            "MacAddress",
-            "NetworkDisabled",
-        ] {
-            config.other.remove(key);
-        }
+        config.forget_container();
         for change in &options.changes {
             oci::instruction::apply(&mut config, change)?;
         }

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::mounts;
 use crate::names;
-use crate::record::{self, Definition, Record, Run, State};
+use crate::record::{self, Definition, Record};
 use crate::spec::{self, Security};
 use crate::types::{Config, CreateRequest, Created, Empty, Healthcheck, HostConfig};
 
@@ -82,31 +82,16 @@ impl Engine {
                 record::find(self.db(), name)
             })?;
         let id = names::new_id()?;
-        let mut record = Record {
-            id: id.clone(),
-            name: String::new(),
-            created_ns: clock::now(),
-            state: State::Created,
-            image_id: image.as_ref().map(|i| i.id.to_string()),
-            definition: Definition {
-                config: request.config,
-                host: request.host_config,
-                rootfs: request.rootfs,
-                argv,
-                mounts,
-                builder,
-            },
-            pid: 0,
-            start_time: 0,
-            boot_id: String::new(),
-            started_ns: 0,
-            finished_ns: 0,
-            exit_code: 0,
-            oom_killed: false,
-            restarts: 0,
-            error: String::new(),
-            run: Run::default(),
+        let definition = Definition {
+            config: request.config,
+            host: request.host_config,
+            rootfs: request.rootfs,
+            argv,
+            mounts,
+            builder,
         };
+        let image_id = image.as_ref().map(|i| i.id.to_string());
+        let mut record = Record::new(id.clone(), image_id, definition);
         // A runtime that is not there is found out now, not at the start.
         self.foreign_runtime(&record)?;
         // A directory of the host has its own places to mount over, or is above ours.

@@ -259,7 +259,12 @@ impl Engine {
             options.platform.as_deref().map(oci::manifest::Platform::parse).transpose()?;
         let image = import(&store::ImportOptions {
             reference,
-            message: options.message,
+            // Docker's words, where nobody has any: for files, too, its client sends the content.
+            message: if options.message.is_empty() {
+                "Imported from -".into()
+            } else {
+                options.message
+            },
             platform,
             changes: options.changes,
             limit: None,

@@ -200,9 +200,7 @@ impl Engine {
             self.take_in(&exit)?;
             return record::find(self.db(), &record.id);
         }
-        let identity =
-            runtime::state::ProcessIdentity { pid: record.pid, start_time: record.start_time };
-        if record.boot_id == boot_id() && identity.alive() {
+        if record.boot_id == boot_id() && record.identity().alive() {
             return Ok(record);
         }
         // The keeper may be about to write its report; asking it waits for that.

@@ -4,6 +4,7 @@ use runtime::state::ProcessIdentity;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Config, Health, HostConfig, Mount, MountPoint, Rootfs};
 
@@ -120,6 +121,30 @@ pub(crate) struct Record {
     pub(crate) restarts: u32,
     pub(crate) error: String,
     pub(crate) run: Run,
+}
+
+impl Record {
+    /// A container that was never started, with no name yet.
+    pub(crate) fn new(id: String, image_id: Option<String>, definition: Definition) -> Self {
+        Self {
+            id,
+            name: String::new(),
+            created_ns: clock::now(),
+            state: State::Created,
+            image_id,
+            definition,
+            pid: 0,
+            start_time: 0,
+            boot_id: String::new(),
+            started_ns: 0,
+            finished_ns: 0,
+            exit_code: 0,
+            oom_killed: false,
+            restarts: 0,
+            error: String::new(),
+            run: Run::default(),
+        }
+    }
 }
 
 const COLUMNS: &str = "id, name, created_ns, state, image_id, config, pid, start_time, boot_id, \
@@ -345,21 +370,8 @@ pub(crate) fn delete(tx: &Transaction<'_>, id: &str) -> Result<bool> {
 #[cfg(test)]
 pub(crate) fn tests_record(name: &str) -> Record {
     Record {
-        id: name.into(),
         name: name.into(),
-        created_ns: 0,
         state: State::Exited,
-        image_id: None,
-        definition: Definition::default(),
-        pid: 0,
-        start_time: 0,
-        boot_id: String::new(),
-        started_ns: 0,
-        finished_ns: 0,
-        exit_code: 0,
-        oom_killed: false,
-        restarts: 0,
-        error: String::new(),
-        run: Run::default(),
+        ..Record::new(name.into(), None, Definition::default())
     }
 }

@@ -311,9 +311,7 @@ impl Engine {
         })?;
         if !there {
             // A short run with `--rm` is over, or somebody has removed it while it was being started.
-            let identity =
-                runtime::state::ProcessIdentity { pid: record.pid, start_time: record.start_time };
-            let pidfd = identity.open();
+            let pidfd = record.identity().open();
             if let Ok(pidfd) = &pidfd {
                 let _ = sys::pidfd::send_signal(pidfd.as_fd(), 9);
             }
@@ -670,8 +668,6 @@ impl Engine {
 
     fn peer(&self, name: &str) -> Result<(Record, OwnedFd)> {
         let peer = record::find(self.db(), name)?;
-        let identity =
-            runtime::state::ProcessIdentity { pid: peer.pid, start_time: peer.start_time };
         if !peer.state.is_live() {
             return Err(Error::new(
                 ErrorKind::Conflict,
@@ -682,7 +678,7 @@ impl Engine {
                 ),
             ));
         }
-        let pidfd = identity.open()?;
+        let pidfd = peer.identity().open()?;
         Ok((peer, pidfd))
     }
 

@@ -134,6 +134,13 @@ pub(crate) fn pipe_path(io_dir: &Path, id: &str, which: &str) -> PathBuf {
     io_dir.join(format!("{id}.{which}"))
 }
 
+/// Takes a container's pipes away; those that are not there are passed over.
+pub(crate) fn remove_pipes(io_dir: &Path, id: &str) {
+    for which in ["out", "err"] {
+        let _ = std::fs::remove_file(pipe_path(io_dir, id, which));
+    }
+}
+
 /// Makes the three streams. Output goes through named pipes that the container holds
 /// open for reading too: so it can write even while no keeper lives, and the next keeper
 /// finds the pipe by its name.

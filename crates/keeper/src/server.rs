@@ -27,7 +27,8 @@ use rustix::io::Errno;
 use sys::clone::Side;
 
 use crate::container::{
-    Container, ExecProcess, Input, Output, Record, open_pipe, pipe_path, set_size, streams,
+    Container, ExecProcess, Input, Output, Record, open_pipe, pipe_path, remove_pipes, set_size,
+    streams,
 };
 use crate::journal::{Stream, Writer};
 use crate::mover::{KEYS, Moved, Mover};
@@ -126,7 +127,7 @@ fn become_standby(
 ) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let _ = rustix::thread::set_name(c"wherry-standby");
-    match standby::live(table, None)? {
+    match standby::live(table, None, run_root)? {
         Turn::Leave => Ok(()),
         Turn::Keeper(table, standby) => {
             Keeper::take_over(table, standby, run_root, program, steward_args)?.run()

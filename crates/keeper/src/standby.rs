@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -127,7 +128,11 @@ pub(crate) enum Turn {
 
 /// Lives as a standby, with `table` to hold and a keeper at the other end of `socket`.
 /// `None` as socket: there is no keeper yet, begin by forking one.
-pub(crate) fn live(mut table: Table, mut socket: Option<OwnedFd>) -> io::Result<Turn> {
+pub(crate) fn live(
+    mut table: Table,
+    mut socket: Option<OwnedFd>,
+    run_root: &Path,
+) -> io::Result<Turn> {
     let mut orphans = false;
     let mut born = Instant::now();
     let mut quick_deaths = 0u32;
@@ -139,6 +144,10 @@ pub(crate) fn live(mut table: Table, mut socket: Option<OwnedFd>) -> io::Result<
             quick_deaths =
                 if born.elapsed() < Duration::from_secs(1) { quick_deaths + 1 } else { 0 };
             if quick_deaths > 3 {
+                // Somebody has removed it: nobody can find a keeper there, and none can live.
+                if !run_root.exists() {
+                    return Ok(Turn::Leave);
+                }
                 std::thread::sleep(Duration::from_millis(100) * quick_deaths.min(50));
             }
             born = Instant::now();

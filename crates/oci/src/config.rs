@@ -110,6 +110,28 @@ pub struct ContainerConfig {
     pub other: Map<String, Value>,
 }
 
+impl ContainerConfig {
+    /// Takes out the fields that Docker's engine writes into this structure for a container, and that say
+    /// nothing of an image.
+    pub fn forget_container(&mut self) {
+        for field in [
+            "Hostname",
+            "Domainname",
+            "AttachStdin",
+            "AttachStdout",
+            "AttachStderr",
+            "Tty",
+            "OpenStdin",
+            "StdinOnce",
+            "Image",
+            "MacAddress",
+            "NetworkDisabled",
+        ] {
+            self.other.remove(field);
+        }
+    }
+}
+
 /// The value of a Go `map[string]struct{}`: `{}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Empty {}

@@ -80,14 +80,19 @@ impl Store {
     }
 
     /// Removes a container's whole directory, the engine's files included. Not existing is fine. The
-    /// files vanish at once; deleting their bytes is left to [`Store::empty_trash_now`] or to
-    /// [`Store::gc`], so that a short-lived container does not wait for it.
+    /// files vanish at once; deleting the few of a short-lived container, which does not wait for that, is left to
+    /// [`Store::empty_trash_now`] or to [`Store::gc`]. Much is deleted here: it may be what the disk is full of.
     ///
     /// # Errors
-    /// Those of renaming.
+    /// Those of renaming and deleting.
     pub fn remove_container_directory(&self, id: &str) -> Result<()> {
+        const LIGHT_ENTRIES: usize = 64;
+        const LIGHT_BYTES: u64 = 1 << 20;
         self.writable_store()?;
-        self.discard(&self.container_directory(id))
+        let directory = self.container_directory(id);
+        let light = files::open_path(&directory)
+            .is_ok_and(|fd| files::is_light(fd, LIGHT_ENTRIES, LIGHT_BYTES) == Ok(true));
+        if light { self.discard(&directory) } else { self.delete(&directory) }
     }
 
     /// The ids of containers that have a directory which nobody has touched for so long.

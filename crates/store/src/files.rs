@@ -64,6 +64,31 @@ pub(crate) fn names(dir: impl AsFd) -> rustix::io::Result<Vec<CString>> {
     Ok(names)
 }
 
+/// Whether a tree has at most so many entries, and files of so many bytes on disk. Looks at no more than that.
+pub(crate) fn is_light(dir: OwnedFd, entries: usize, bytes: u64) -> rustix::io::Result<bool> {
+    let (mut entries, mut bytes) = (entries, bytes);
+    let mut stack = vec![dir];
+    while let Some(dir) = stack.pop() {
+        for entry in Dir::read_from(&dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let Some(fewer) = entries.checked_sub(1) else { return Ok(false) };
+            entries = fewer;
+            if entry.file_type() == FileType::Directory {
+                stack.push(open_dir(&dir, name)?);
+                continue;
+            }
+            let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let Some(fewer) = bytes.checked_sub(blocks(&stat)) else { return Ok(false) };
+            bytes = fewer;
+        }
+    }
+    Ok(true)
+}
+
 /// Removes `name` in `parent` with everything below it. Not existing is fine.
 ///
 /// Trees may be deeper than the number of descriptors a process may have: below some depth a

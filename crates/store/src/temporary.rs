@@ -169,14 +169,30 @@ impl Store {
     /// Moves a file or directory out of sight, atomically. Its content goes with
     /// [`Store::empty_trash`]. Not existing is fine.
     pub(crate) fn discard(&self, path: &Path) -> Result<()> {
+        self.move_to_trash(path)?;
+        Ok(())
+    }
+
+    /// The same, and deletes it.
+    pub(crate) fn delete(&self, path: &Path) -> Result<()> {
+        let Some(name) = self.move_to_trash(path)? else { return Ok(()) };
+        let trash = files::open_path(&self.root.join("trash"))?;
+        files::remove_tree(trash.as_fd(), &name)
+            .map_err(io(|| format!("deleting {}", path.display())))
+    }
+
+    /// Its name in the trash.
+    fn move_to_trash(&self, path: &Path) -> Result<Option<CString>> {
         let what = || format!("removing {}", path.display());
         let pid = std::process::id();
         let time = start_time(pid).unwrap_or(0);
         loop {
             let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let to = self.root.join("trash").join(format!("{pid}-{time}-{count}"));
+            let name = format!("{pid}-{time}-{count}");
+            let to = self.root.join("trash").join(&name);
             match rustix::fs::renameat_with(CWD, path, CWD, &to, RenameFlags::NOREPLACE) {
-                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Ok(()) => return files::c_string(name.as_bytes()).map(Some).map_err(io(what)),
+                Err(Errno::NOENT) => return Ok(None),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(io(what)(error)),
             }

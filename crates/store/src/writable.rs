@@ -166,6 +166,28 @@ impl Store {
     ) -> Result<WritableLayer> {
         self.writable_store()?;
         check_id(id)?;
+        let mut begun = false;
+        match self.make_writable(id, base, options, &mut begun) {
+            Err(Error::NoSpace { .. }) => {
+                // What was removed a moment ago may not be deleted yet.
+                for name in [UPPER, WORK].iter().filter(|_| begun) {
+                    self.discard(&self.container_directory(id).join(name))?;
+                }
+                self.empty_trash()?;
+                self.make_writable(id, base, options, &mut begun)
+            }
+            done => done,
+        }
+    }
+
+    /// `begun` is set when there is an upper directory that was not there before.
+    fn make_writable(
+        &self,
+        id: &str,
+        base: &Base,
+        options: WritableOptions,
+        begun: &mut bool,
+    ) -> Result<WritableLayer> {
         // From here until the record is written no layer is removed.
         let _lease = self.lease()?;
         let (record, mut below) = match base {
@@ -218,6 +240,7 @@ impl Store {
             }
             other => other.map_err(io(what))?,
         }
+        *begun = true;
         rustix::fs::mkdirat(&fd, WORK, private).map_err(io(what))?;
         let upper = files::open_dir(&fd, c"upper").map_err(io(what))?;
         let work = files::open_dir(&fd, c"work").map_err(io(what))?;

@@ -295,3 +295,28 @@ fn on_a_read_only_file_system() {
     let store = Store::open(root, options).unwrap();
     assert_eq!(store.image("ro").unwrap().id.to_string(), id);
 }
+
+/// What a container has written is given back when it is removed, but for the few files of a short run.
+#[test]
+fn much_is_deleted_with_its_container_and_little_later() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let image = import(&store, Some("a"), b"1");
+    let trash = || std::fs::read_dir(store.root().join("trash")).unwrap().count();
+    let written: [(&str, usize, usize, usize); 3] =
+        [("little", 10, 10_000, 1), ("large", 1, 2_000_000, 0), ("many", 100, 1, 0)];
+    for (id, files, bytes, left) in written {
+        store.create_writable(id, &Base::Image(image.id), WritableOptions::default()).unwrap();
+        let directory = store.container_directory(id);
+        std::fs::create_dir(directory.join("upper/d")).unwrap();
+        for number in 0..files {
+            std::fs::write(directory.join(format!("upper/d/{number}")), vec![1; bytes]).unwrap();
+        }
+        store.remove_container_directory(id).unwrap();
+        assert!(!directory.exists());
+        assert_eq!(trash(), left, "{id}");
+        store.empty_trash_now().unwrap();
+        assert_eq!(trash(), 0);
+    }
+    store.remove_container_directory("little").unwrap();
+}

@@ -30,12 +30,13 @@ impl Verb for Args {
         let shown = context.settings()?.show();
         match self.format.as_deref() {
             None | Some("" | "table") => {
-                let heading = ["KEY", "VALUE", "ORIGIN"].map(ToOwned::to_owned).to_vec();
+                // The values last, for they may be long.
+                let heading = ["KEY", "ORIGIN", "VALUE"].map(ToOwned::to_owned).to_vec();
                 let rows: Vec<Vec<String>> = std::iter::once(heading)
                     .chain(
                         shown
                             .into_iter()
-                            .map(|s| vec![s.name.to_owned(), s.value, s.origin.to_string()]),
+                            .map(|s| vec![s.name.to_owned(), s.origin.to_string(), s.value]),
                     )
                     .collect();
                 context::print(&table::render(&rows))?;

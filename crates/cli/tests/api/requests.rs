@@ -30,6 +30,32 @@ fn ask(served: &Served, method: &str, path: &str, body: &str) -> (u16, String) {
     (status.unwrap_or_else(|| panic!("{method} {path}: {head:?}")), body)
 }
 
+/// An answer that needs nothing of the body does not cut the connection of one who is still sending it.
+#[test]
+fn a_body_that_nobody_reads_may_come_after_the_answer() {
+    let served = Served::new();
+    let mut stream = UnixStream::connect(served.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let body = [b'x'; 200_000];
+    let answer = |stream: &mut UnixStream, until: &str| {
+        let mut text = String::new();
+        let mut bytes = [0; 4096];
+        while !text.contains(until) {
+            let read = stream.read(&mut bytes).unwrap();
+            assert!(read > 0, "closed after {text:?}");
+            text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+        text
+    };
+    let head =
+        format!("POST /swarm/init HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    assert!(answer(&mut stream, "\"message\"").starts_with("HTTP/1.1 501"));
+    stream.write_all(&body).unwrap();
+    stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert!(answer(&mut stream, "OK").contains("HTTP/1.1 200"));
+}
+
 #[test]
 fn what_no_client_sends() {
     let served = Served::new();
@@ -38,6 +64,7 @@ fn what_no_client_sends() {
         ("POST", "/_ping", "", 404, "page not found"),
         ("GET", "/v1.23/info", "", 400, "too old"),
         ("GET", "/v1.99/info", "", 400, "too new"),
+        ("GET", "/v9.99/version", "", 400, "client version 9.99 is too new"),
         ("GET", "/vx/info", "", 404, "page not found"),
         ("GET", "//containers//json", "", 404, ""),
         ("GET", "/containers/%2e%2e%2f/json", "", 404, "No such container"),

@@ -38,6 +38,23 @@ fn twenty_containers_survive_their_keeper_again_and_again() {
     e.finish();
 }
 
+/// A run root that was removed while a container ran is no place for a keeper: its helpers leave, the container
+/// lives on, and the engine begins anew.
+#[test]
+fn helpers_leave_a_run_root_that_is_gone() {
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "c1", "bb", "sleep", "1000"]);
+    let keeper = e.keeper("wherry-keeper");
+    let pid: i32 = e.ok(["inspect", "-f", "{{.State.Pid}}", "c1"]).parse().unwrap();
+    std::fs::remove_dir_all(e.run_root()).unwrap();
+    kill9(keeper);
+    until("the helpers have left", || e.keepers().is_empty());
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+    e.ok(["rm", "-f", "c1"]);
+    until("the container has ended", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    e.finish();
+}
+
 #[test]
 fn an_attached_client_outlives_the_keeper() {
     let e = Engine::new();

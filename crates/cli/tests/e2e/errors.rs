@@ -116,7 +116,9 @@ fn a_container_that_fills_the_disk_can_be_removed() {
          $1 exec c1 true; $1 stop -t 0 c1; $1 start c1
          $1 rm -f c1
          test \"$($1 ps -aq)\" = ''
-         $1 run --rm --network none --rootfs {1} -- true && echo all fine",
+         $1 run -d --name other --network none --rootfs {1} -- sleep 1000
+         $1 run --rm --network none --rootfs {1} -- sh -c 'dd if=/dev/zero of=/big bs=64k; true'
+         $1 run --rm --network none --rootfs {1} -- true && $1 rm -f other && echo all fine",
         small.display(),
         e.path("root").display(),
     );

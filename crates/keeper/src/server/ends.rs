@@ -280,7 +280,7 @@ impl Keeper {
         let _ = rustix::thread::set_name(c"wherry-standby");
         let (run_root, program) = (self.run_root.clone(), self.program.clone());
         let steward_args = self.steward_args.clone();
-        match standby::live(table, Some(socket))? {
+        match standby::live(table, Some(socket), &run_root)? {
             Turn::Leave => Ok(()),
             Turn::Keeper(table, standby) => {
                 Keeper::take_over(table, standby, &run_root, &program, steward_args)?.run()

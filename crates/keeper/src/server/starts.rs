@@ -55,14 +55,10 @@ impl Keeper {
                 (out, err, input) = (made.out, made.err, made.input);
             }
         }
-        let remove_pipes = || {
-            for which in ["out", "err"] {
-                let _ = std::fs::remove_file(pipe_path(&io_dir, &start.id, which));
-            }
-        };
         let journal = match &start.log {
             Log::Journal { path, bound } => {
-                let opened = Writer::open(path, *bound).inspect_err(|_| remove_pipes());
+                let opened =
+                    Writer::open(path, *bound).inspect_err(|_| remove_pipes(&io_dir, &start.id));
                 Some(opened.map_err(system("cannot open the journal"))?)
             }
             _ => None,
@@ -72,7 +68,7 @@ impl Keeper {
         let cgroup = self.cgroup(start.cgroup.as_ref());
         let launching = runtime::launch(&start.plan, cgroup.as_ref(), descriptors);
         let launching = launching.map_err(|e| {
-            remove_pipes();
+            remove_pipes(&io_dir, &start.id);
             (e.exit_code(), e.to_string())
         })?;
         drop(phase);
@@ -333,9 +329,7 @@ impl Keeper {
 
     pub(super) fn remove_traces(&self, id: &str) {
         let _ = std::fs::remove_file(self.run_root.join("running").join(id));
-        for which in ["out", "err"] {
-            let _ = std::fs::remove_file(pipe_path(&self.run_root.join("io"), id, which));
-        }
+        remove_pipes(&self.run_root.join("io"), id);
     }
 
     pub(super) fn notify(&mut self, id: &str, action: &str) {
