@@ -142,7 +142,7 @@ impl Job<'_> {
             let places = self.missing_places(&id, &extras.places)?;
             let (code, tail) = self.attend(&id)?;
             if code != 0 {
-                let error = self.command_failed(step, &what.argv, code, &tail);
+                let error = self.command_failed(step, &what.argv, code, &tail, &services.ended());
                 if let Some((debug, config, host)) = debug {
                     self.enter(stage, &id, debug, config, host, &error)?;
                 }
@@ -243,6 +243,7 @@ impl Job<'_> {
         argv: &[String],
         code: i32,
         tail: &VecDeque<String>,
+        ended: &[String],
     ) -> Error {
         let command = argv.join(" ");
         let mut message =
@@ -253,6 +254,10 @@ impl Job<'_> {
                 message.push_str("\n  ");
                 message.push_str(line);
             }
+        }
+        for service in ended {
+            message.push('\n');
+            message.push_str(service);
         }
         let diagnostic = self.plan.file.diagnose(Problem::new(step.span, message));
         Error::Failed { diagnostic, command, code }

@@ -98,18 +98,48 @@ pub(crate) struct Prepared {
 /// Services that run; they end when it is dropped.
 pub(crate) struct Running<'a> {
     engine: &'a Engine,
-    ids: Vec<String>,
+    containers: Vec<(String, Service)>,
     /// `name:address`
     pub(crate) hosts: Vec<String>,
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        for id in &self.ids {
+        for (id, _) in &self.containers {
             // What is left the next build removes.
             let _ = self.engine.remove_step(id);
         }
     }
+}
+
+impl Running<'_> {
+    /// What those that do not run any more said last: a step that fails may have missed them.
+    pub(crate) fn ended(&self) -> Vec<String> {
+        let ended = |(id, service): &(String, Service)| {
+            let state = self.engine.inspect(id, false).ok()?.state;
+            let why = format!("ended with exit code {}", state.exit_code);
+            (!state.running).then(|| happened(self.engine, service, id, &why))
+        };
+        self.containers.iter().filter_map(ended).collect()
+    }
+}
+
+/// What became of a service, and its last output.
+fn happened(engine: &Engine, service: &Service, id: &str, why: &str) -> String {
+    let mut message = format!("the service {} ({}) {why}", service.name, service.image);
+    let options =
+        LogOptions { stdout: true, stderr: true, tail: Some(TAIL), ..LogOptions::default() };
+    let mut lines = String::new();
+    let heard = engine.logs(id, options, &mut |line| {
+        lines.push_str("\n  ");
+        lines.push_str(String::from_utf8_lossy(&line.bytes).trim_end());
+        true
+    });
+    if heard.is_ok() && !lines.is_empty() {
+        message.push_str("\nits last output:");
+        message.push_str(&lines);
+    }
+    message
 }
 
 impl<'a> Job<'a> {
@@ -147,7 +177,8 @@ impl<'a> Job<'a> {
         prepared: &[Prepared],
         network: &str,
     ) -> Result<Running<'a>> {
-        let mut running = Running { engine: self.engine, ids: Vec::new(), hosts: Vec::new() };
+        let mut running =
+            Running { engine: self.engine, containers: Vec::new(), hosts: Vec::new() };
         for Prepared { service, image } in prepared {
             let began = Instant::now();
             let mut health = image.config.config.healthcheck.as_ref().map(|check| Healthcheck {
@@ -187,7 +218,7 @@ impl<'a> Job<'a> {
                 ..HostConfig::default()
             };
             let id = self.engine.create_service(image, config, host)?;
-            running.ids.push(id.clone());
+            running.containers.push((id.clone(), service.clone()));
             self.engine.start(&id, None)?;
             let seen = self.engine.inspect(&id, false)?;
             if !seen.state.running {
@@ -249,20 +280,7 @@ impl<'a> Job<'a> {
     }
 
     fn service_failed(&self, service: &Service, id: &str, why: &str) -> Error {
-        let mut message = format!("the service {} ({}) {why}", service.name, service.image);
-        let options =
-            LogOptions { stdout: true, stderr: true, tail: Some(TAIL), ..LogOptions::default() };
-        let mut lines = String::new();
-        let heard = self.engine.logs(id, options, &mut |line| {
-            lines.push_str("\n  ");
-            lines.push_str(String::from_utf8_lossy(&line.bytes).trim_end());
-            true
-        });
-        if heard.is_ok() && !lines.is_empty() {
-            message.push_str("\nits last output:");
-            message.push_str(&lines);
-        }
-        Error::Invalid(message)
+        Error::Invalid(happened(self.engine, service, id, why))
     }
 }
 

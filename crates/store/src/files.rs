@@ -67,9 +67,9 @@ pub(crate) fn names(dir: impl AsFd) -> rustix::io::Result<Vec<CString>> {
 /// Whether a tree has at most so many entries, and files of so many bytes on disk. Looks at no more than that.
 pub(crate) fn is_light(dir: OwnedFd, entries: usize, bytes: u64) -> rustix::io::Result<bool> {
     let (mut entries, mut bytes) = (entries, bytes);
-    let mut stack = vec![dir];
-    while let Some(dir) = stack.pop() {
-        for entry in Dir::read_from(&dir)? {
+    let mut stack = vec![Dir::new(dir)?];
+    while let Some(mut dir) = stack.pop() {
+        while let Some(entry) = dir.read() {
             let entry = entry?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
@@ -78,10 +78,10 @@ pub(crate) fn is_light(dir: OwnedFd, entries: usize, bytes: u64) -> rustix::io::
             let Some(fewer) = entries.checked_sub(1) else { return Ok(false) };
             entries = fewer;
             if entry.file_type() == FileType::Directory {
-                stack.push(open_dir(&dir, name)?);
+                stack.push(Dir::new(open_dir(dir.fd()?, name)?)?);
                 continue;
             }
-            let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = rustix::fs::statat(dir.fd()?, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let Some(fewer) = bytes.checked_sub(blocks(&stat)) else { return Ok(false) };
             bytes = fewer;
         }

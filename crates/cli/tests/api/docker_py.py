@@ -364,7 +364,8 @@ def builds():
         client.images.build(fileobj=io.BytesIO(b"FROM bb\nRUN echo why >&2; exit 7\n"), **NONE)
         raise AssertionError("a failed build went well")
     except BuildError as error:
-        assert "exit code: 7" in error.msg and "why" in error.msg, error
+        assert "The command '/bin/sh -c echo why >&2; exit 7' returned a non-zero code: 7" in error.msg, error
+        assert any("exit code: 7" in line.get("stream", "") for line in error.build_log)
     message = raises(APIError, 400, client.images.build, fileobj=io.BytesIO(b"FORM bb\n"))
     assert "did you mean FROM" in message, message
     message = raises(APIError, 400, client.images.build, fileobj=tar(a="b"), **context)

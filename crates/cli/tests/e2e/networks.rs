@@ -515,6 +515,8 @@ fn what_is_broken_is_mended() {
     assert!(flushed.success());
     // Any start finds that the rules are gone.
     e.ok(["run", "--rm", "bb", "true"]);
+    // The kernel takes the pair of one that has ended away when it comes to it.
+    until("its interface is gone", || e.interfaces().len() == 2);
     all_is_well("rules");
     e.finish();
 }
