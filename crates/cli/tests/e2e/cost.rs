@@ -14,9 +14,9 @@ struct Bound {
 }
 
 const BOUNDS: &[Bound] = &[
-    Bound { verb: &["run", "--rm", "--network", "none", "bb", "true"], command: 810, keeper: 240 },
-    Bound { verb: &["run", "--rm", "bb", "true"], command: 1000, keeper: 245 },
-    Bound { verb: &["run", "--rm", "--network", "net", "bb", "true"], command: 1060, keeper: 250 },
+    Bound { verb: &["run", "--rm", "--network", "none", "bb", "true"], command: 860, keeper: 240 },
+    Bound { verb: &["run", "--rm", "bb", "true"], command: 1070, keeper: 245 },
+    Bound { verb: &["run", "--rm", "--network", "net", "bb", "true"], command: 1130, keeper: 250 },
     Bound { verb: &["exec", "c1", "true"], command: 300, keeper: 100 },
     Bound { verb: &["ps"], command: 335, keeper: 20 },
 ];
