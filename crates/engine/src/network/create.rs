@@ -153,6 +153,15 @@ fn subnet(given: &IpamConfig, pick: impl FnOnce() -> Result<Prefix>) -> Result<N
     Ok(NetworkSubnet { id: 0, subnet: Subnet::new(prefix, range, gateway, list)?, reserved })
 }
 
+/// Deletes a network unless somebody is in it; whether it did.
+fn delete_unused(tx: &rusqlite::Transaction<'_>, network: &Network) -> Result<bool> {
+    if !network::users(tx, &network.id)?.is_empty() {
+        return Ok(false);
+    }
+    network::delete(tx, &network.id)?;
+    Ok(true)
+}
+
 impl Engine {
     /// Makes a network; its ID.
     ///
@@ -455,23 +464,28 @@ impl Engine {
         host: &net::endpoint::Host,
         network: Network,
     ) -> Result<Network> {
-        let there = match &network.bridge {
-            Some(bridge) => host.links.get(bridge)?.is_some(),
-            None => true,
+        let there = || -> Result<bool> {
+            Ok(match &network.bridge {
+                Some(bridge) => host.links.get(bridge)?.is_some(),
+                None => true,
+            })
         };
-        if there {
+        if there()? {
+            return Ok(network);
+        }
+        let routed = host.links.routed()?;
+        // Another start may have made it meanwhile, and then its own range is among those.
+        if there()? {
             return Ok(network);
         }
         let mut network = network;
-        let routed = host.links.routed()?;
         let clash = |network: &Network| {
             network.subnets.iter().any(|s| routed.iter().any(|r| r.overlaps(s.subnet.prefix)))
         };
         if clash(&network)
             && self.settings().bridge_address.is_empty()
-            && network::users(self.db(), &network.id)?.is_empty()
+            && self.store().db().transaction(|tx| delete_unused(tx, &network))?
         {
-            self.store().db().transaction(|tx| network::delete(tx, &network.id))?;
             network = self.default_network()?;
         }
         let _lock = lock();
