@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use engine::Engine;
 use oci::compression::{Compression, Compressor};
-use oci::digest::Hasher;
+use oci::digest::{Hasher, Measured};
 use oci::manifest::{Descriptor, Index, Manifest, media_type};
 use oci::{DiffId, Digest, Reference};
 use registry::{Access, Client, Document, Repository};
@@ -394,7 +394,7 @@ impl Writer<'_, '_> {
         let mut options = File::options();
         let file = options.read(true).write(true).create_new(true);
         let file = file.open(directory.path().join("mount")).map_err(io_error(what))?;
-        let measured = Measured { out: file, hasher: Hasher::sha256(), size: 0 };
+        let measured = Measured::new(file);
         let mut compressor =
             Compressor::new(Compression::Zstd, measured).map_err(io_error(what))?;
         store::copy::tar_from(root.as_fd(), b"", b".", false, &mut compressor)?;
@@ -494,7 +494,7 @@ fn write_file(path: &Path, source: &mut dyn Read, blob: Option<&Descriptor>) -> 
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let mut write = || -> Result<()> {
         let out = File::create(&temporary).map_err(io_error(what))?;
-        let mut measured = Measured { out, hasher: Hasher::sha256(), size: 0 };
+        let mut measured = Measured::new(out);
         io::copy(source, &mut measured).map_err(io_error(what))?;
         if let Some(blob) = blob
             && measured.hasher.finish() != blob.digest
@@ -508,24 +508,4 @@ fn write_file(path: &Path, source: &mut dyn Read, blob: Option<&Descriptor>) -> 
         let _ = std::fs::remove_file(&temporary);
     }
     written
-}
-
-/// Counts and hashes what is written through it.
-struct Measured {
-    out: File,
-    hasher: Hasher,
-    size: u64,
-}
-
-impl Write for Measured {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.hasher.update(bytes.get(..n).unwrap_or_default());
-        self.size = self.size.saturating_add(n as u64);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use engine::types::{BindOptions, Mount as HostMount, TmpfsOptions};
 use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags};
@@ -21,6 +20,7 @@ use crate::progress::Event;
 use crate::running::What;
 use crate::stage::Stage;
 use crate::tree::open_in;
+use crate::upload::private_directory;
 
 /// Where scripts of here-documents are in a step.
 pub(crate) const SCRIPTS: &str = "/dev/pipes";
@@ -95,21 +95,7 @@ impl Job<'_> {
 
     /// A directory of the host for this step alone.
     fn scratch(&self, extras: &mut Extras) -> Result<PathBuf> {
-        use std::os::unix::fs::DirBuilderExt;
-        // A server has many builds under way.
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let pid = std::process::id();
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let parent = self.engine.run_root().join("build");
-        let path = parent.join(format!("{pid}-{number}"));
-        let make = || -> std::io::Result<()> {
-            std::fs::create_dir_all(&parent)?;
-            if path.exists() {
-                std::fs::remove_dir_all(&path)?;
-            }
-            std::fs::DirBuilder::new().mode(0o700).create(&path)
-        };
-        make().map_err(io(|| format!("making {}", path.display())))?;
+        let path = private_directory(&self.engine.run_root().join("build"))?;
         extras.scratch.push(Scratch(path.clone()));
         Ok(path)
     }

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci::Digest;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -21,6 +21,24 @@ pub(crate) fn directory(engine: &engine::Engine) -> PathBuf {
     engine.data_root().join("cache/uploads")
 }
 
+/// Makes a directory of this process's own in `parent`, which is made if it is not there.
+pub(crate) fn private_directory(parent: &Path) -> Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    // A server has many builds under way.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = parent.join(format!("{}-{number}", std::process::id()));
+    let make = || -> std::io::Result<()> {
+        std::fs::create_dir_all(parent)?;
+        if path.exists() {
+            std::fs::remove_dir_all(&path)?;
+        }
+        std::fs::DirBuilder::new().mode(0o700).create(&path)
+    };
+    make().map_err(io(|| format!("making {}", path.display())))?;
+    Ok(path)
+}
+
 /// A directory of this build; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Temporary {
@@ -29,20 +47,9 @@ pub(crate) struct Temporary {
 
 impl Temporary {
     pub(crate) fn new(engine: &engine::Engine) -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let parent = directory(engine);
         remove_stale(&parent);
-        let path = parent.join(format!("{}-{number}", std::process::id()));
-        let make = || -> std::io::Result<()> {
-            std::fs::create_dir_all(&parent)?;
-            if path.exists() {
-                std::fs::remove_dir_all(&path)?;
-            }
-            std::fs::DirBuilder::new().mode(0o700).create(&path)
-        };
-        make().map_err(io(|| format!("making {}", path.display())))?;
+        let path = private_directory(&parent)?;
         Ok(Self { path })
     }
 

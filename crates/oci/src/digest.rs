@@ -246,6 +246,37 @@ impl fmt::Debug for Hasher {
     }
 }
 
+/// Counts and hashes what is written through it.
+#[derive(Debug)]
+pub struct Measured<W> {
+    /// Where it goes.
+    pub out: W,
+    /// What was written; SHA-256.
+    pub hasher: Hasher,
+    /// Bytes that were written.
+    pub size: u64,
+}
+
+impl<W> Measured<W> {
+    /// Nothing was written yet.
+    pub fn new(out: W) -> Self {
+        Self { out, hasher: Hasher::sha256(), size: 0 }
+    }
+}
+
+impl<W: io::Write> io::Write for Measured<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.hasher.update(bytes.get(..n).unwrap_or_default());
+        self.size = self.size.saturating_add(n as u64);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 impl io::Write for Hasher {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.update(bytes);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 
 use oci::compression::{Compression, Compressor};
-use oci::digest::Hasher;
+use oci::digest::{Hasher, Measured};
 use oci::manifest::media_type;
 use oci::{DiffId, Digest, ImageId, Reference};
 use rusqlite::params;
@@ -48,25 +48,6 @@ impl PackedLayer {
     }
 }
 
-/// Counts and hashes what is written through it.
-struct Measured {
-    out: File,
-    hasher: Hasher,
-    size: u64,
-}
-
-impl Write for Measured {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.hasher.update(bytes.get(..n).unwrap_or_default());
-        self.size = self.size.saturating_add(n as u64);
-        Ok(n)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
 /// Passes what it reads on to a counter.
 struct Counted<'a> {
     file: File,
@@ -106,8 +87,7 @@ impl Store {
         let writing = || format!("compressing the layer {diff_id}");
         let mut options = File::options();
         let out = options.read(true).write(true).create_new(true).open(&to);
-        let out =
-            Measured { out: out.map_err(io_error(writing))?, hasher: Hasher::sha256(), size: 0 };
+        let out = Measured::new(out.map_err(io_error(writing))?);
         let mut compressor = Compressor::new(compression, out).map_err(io_error(writing))?;
         let mut counted = Counted { file, hasher: Hasher::sha256(), done: 0, tell };
         let mut buffer = vec![0; 256 << 10];

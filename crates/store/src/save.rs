@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 
 use oci::archive::{ImageToWrite, LayerToWrite, plan_docker, plan_oci};
 use oci::compression::{Compression, Compressor};
-use oci::digest::Hasher;
+use oci::digest::Measured;
 use oci::manifest::{Platform, media_type};
 use oci::{DiffId, Digest, ImageId, Reference};
 
@@ -198,7 +198,7 @@ impl Store {
         let compressed = temporary.path().join(diff_id.hex());
         let writing = || format!("writing {}", compressed.display());
         let out = File::create_new(&compressed).map_err(io(writing))?;
-        let out = Measured { out, hasher: Hasher::sha256(), size: 0 };
+        let out = Measured::new(out);
         let mut compressor = Compressor::new(compress, out).map_err(io(writing))?;
         std::io::copy(&mut &file, &mut compressor).map_err(io(writing))?;
         let measured = compressor.finish().map_err(io(writing))?;
@@ -214,23 +214,4 @@ impl Store {
 
 struct Source {
     path: std::path::PathBuf,
-}
-
-/// Counts and hashes what is written through it.
-struct Measured {
-    out: File,
-    hasher: Hasher,
-    size: u64,
-}
-
-impl Write for Measured {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.hasher.update(bytes.get(..n).unwrap_or_default());
-        self.size = self.size.saturating_add(n as u64);
-        Ok(n)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.out.flush()
-    }
 }

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Engine, text, until};
+use crate::harness::{Engine, busybox, text, until};
 
 /// A server that ends with the test.
 struct Server(Child);
@@ -30,10 +30,9 @@ fn listens(e: &Engine, port: u16) {
 
 /// Serves a directory by HTTP; the log names every request.
 fn http(e: &Engine, dir: &Path, log: &Path) -> Server {
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).exists());
     let child = e
         .host
-        .command(busybox.unwrap())
+        .command(busybox())
         .args(["httpd", "-f", "-vv", "-p", "127.0.0.1:8123", "-h", dir.to_str().unwrap()])
         .stderr(fs::File::create(log).unwrap())
         .spawn()
@@ -249,8 +248,7 @@ fn an_archive_by_its_address() {
         ),
     )
     .unwrap();
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).exists());
-    let mut half = e.host.command(busybox.unwrap());
+    let mut half = e.host.command(busybox());
     half.args(["nc", "-ll", "-p", "8124", "-e", "/bin/sh", script.to_str().unwrap()]);
     let _half = Server(half.spawn().unwrap());
     listens(&e, 8124);

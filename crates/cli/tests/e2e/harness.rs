@@ -42,12 +42,17 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_owned()
 }
 
-/// The root filesystem every test image is made of: busybox with all its applets.
-pub(crate) fn busybox_root(dir: &Path) {
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+/// The host's busybox.
+pub(crate) fn busybox() -> &'static str {
+    ["/bin/busybox", "/usr/bin/busybox"]
         .into_iter()
         .find(|p| Path::new(p).exists())
-        .expect("install busybox-static: the tests make their images of it");
+        .expect("install busybox-static: the tests make their images of it")
+}
+
+/// The root filesystem every test image is made of: busybox with all its applets.
+pub(crate) fn busybox_root(dir: &Path) {
+    let busybox = busybox();
     for sub in ["bin", "etc", "tmp", "home/ann", "root", "var"] {
         fs::create_dir_all(dir.join(sub)).unwrap();
     }
