@@ -242,7 +242,7 @@ impl Engine {
             let exposed = config.exposed_ports.get_or_insert_with(BTreeMap::new);
             exposed.insert(port.clone(), Empty {});
         }
-        crate::network::check_ports(&host.port_bindings)?;
+        crate::network::check_ports(&host.port_bindings, warnings)?;
         if host.ipc_mode.is_empty() {
             host.ipc_mode = "private".into();
         }

@@ -256,6 +256,11 @@ fn ipv6_from_end_to_end() {
     assert!(found.contains("fd00:50::80"), "{found}");
     let out = e.inspect("{{json .NetworkSettings.Ports}}", "web");
     assert!(out.contains(r#""HostIp":"::""#), "{out}");
+    let said = e.run(["create", "-p", "[::1]:8081:80", "bb", "true"]);
+    let (made, said) =
+        (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    assert!(said.contains("nobody reaches it"), "{said}");
+    e.ok(["rm", made.trim()]);
     e.ok(["rm", "-f", "web", "other"]);
     nothing_left(&e);
     e.finish();
@@ -724,6 +729,7 @@ fn bridges_and_parents_of_others() {
     let other_end = || {
         let links = Links::open().unwrap();
         let mut batch = Batch::new();
+        batch.address(links.index("nic1").unwrap(), "10.71.0.254/24".parse().unwrap());
         batch.up(links.index("nic1").unwrap(), true);
         links.commit(&mut batch).unwrap();
     };
@@ -731,6 +737,7 @@ fn bridges_and_parents_of_others() {
     let mut batch = Batch::new();
     batch.address(links.index("mine").unwrap(), "10.70.0.1/24".parse().unwrap());
     batch.up(links.index("mine").unwrap(), true);
+    batch.address(links.index("nic0").unwrap(), "10.71.0.253/24".parse().unwrap());
     batch.up(links.index("nic0").unwrap(), true);
     links.commit(&mut batch).unwrap();
     e.ok(["network", "create", "-o", "com.docker.network.bridge.name=mine", "theirs"]);
@@ -738,6 +745,9 @@ fn bridges_and_parents_of_others() {
     assert!(out.contains("default via 10.70.0.1"), "{out}");
     e.ok(["network", "rm", "theirs"]);
     assert!(links.get("mine").unwrap().is_some(), "it is not ours to remove");
+    // The parent's own network is the macvlan's, but no bridge's.
+    let clash = e.fails(1, ["network", "create", "--subnet", "10.71.0.0/16", "clash"]);
+    assert!(clash.contains("Pool overlaps"), "{clash}");
     let args = [
         "network",
         "create",
@@ -747,12 +757,15 @@ fn bridges_and_parents_of_others() {
         "parent=nic0",
         "--subnet",
         "10.71.0.0/24",
+        "--ip-range",
+        "10.71.0.0/25",
         "mac",
     ];
     e.ok(args);
     e.ok(["run", "-d", "--name", "m1", "--network", "mac", "bb", "sleep", "1000"]);
     e.ok(["run", "-d", "--name", "m2", "--network", "mac", "bb", "sleep", "1000"]);
     e.ok(["exec", "m1", "ping", "-c1", "-W2", "m2"]);
+    e.ok(["exec", "m1", "ping", "-c1", "-W2", "10.71.0.254"]);
     e.ok(["network", "disconnect", "mac", "m2"]);
     assert_eq!(e.ok(["exec", "m2", "ls", "/sys/class/net"]), "lo");
     e.ok(["rm", "-f", "m1", "m2"]);

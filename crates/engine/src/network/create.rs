@@ -153,6 +153,16 @@ fn subnet(given: &IpamConfig, pick: impl FnOnce() -> Result<Prefix>) -> Result<N
     Ok(NetworkSubnet { id: 0, subnet: Subnet::new(prefix, range, gateway, list)?, reserved })
 }
 
+/// What a new subnet is to keep clear of.
+#[derive(Debug, Default)]
+struct Used {
+    /// Of other networks, and for a bridge of the host's own interfaces: refused, even when asked for.
+    taken: Vec<Prefix>,
+    /// What the host has routes to: passed over when the subnet is ours to choose. Who names one means
+    /// it (a company's 10.0.0.0/8 by way of a gateway is no reason not to have 10.5.0.0/16 here).
+    routed: Vec<Prefix>,
+}
+
 /// Deletes a network unless somebody is in it; whether it did.
 fn delete_unused(tx: &rusqlite::Transaction<'_>, network: &Network) -> Result<bool> {
     if !network::users(tx, &network.id)?.is_empty() {
@@ -219,13 +229,7 @@ impl Engine {
         let _lock = lock();
         let host = self.network_host()?;
         let (existing, configs) = self.existing_bridge(host, bridge.as_deref(), request)?;
-        let mut used = host.links.routed()?;
-        if existing {
-            used.clear();
-        }
-        for network in network::all(self.db())? {
-            used.extend(network.subnets.iter().map(|s| s.subnet.prefix));
-        }
+        let used = self.used_subnets(host, driver, existing)?;
         let mut network = Network {
             id: id.clone(),
             name: request.name.clone(),
@@ -238,7 +242,7 @@ impl Engine {
             options: request.options.clone(),
             labels: request.labels.clone(),
             created_ns: clock::now(),
-            subnets: self.choose_subnets(request, &configs, &used)?,
+            subnets: self.choose_subnets(request, &configs, used)?,
         };
         if let Some(options) = &request.ipam.options {
             let text = serde_json::to_string(options)
@@ -325,18 +329,39 @@ impl Engine {
         Ok((true, if given.is_empty() { own } else { given }))
     }
 
+    /// What the subnets of a new network must keep clear of. A bridge that is there already has its
+    /// subnets on the host, and a macvlan's are those of the parent's own network.
+    fn used_subnets(
+        &self,
+        host: &net::endpoint::Host,
+        driver: &str,
+        existing: bool,
+    ) -> Result<Used> {
+        let mut used = Used::default();
+        if !existing {
+            used.routed = host.links.routed()?;
+            if driver == "bridge" {
+                let addresses = host.links.addresses()?;
+                used.taken.extend(addresses.iter().map(|(_, prefix)| prefix.network()));
+            }
+        }
+        for network in network::all(self.db())? {
+            used.taken.extend(network.subnets.iter().map(|s| s.subnet.prefix));
+        }
+        Ok(used)
+    }
+
     /// The subnets of a new network: those given, and where a family has none, a free one.
     fn choose_subnets(
         &self,
         request: &NetworkCreate,
         configs: &[IpamConfig],
-        used: &[Prefix],
+        mut used: Used,
     ) -> Result<Vec<NetworkSubnet>> {
         let (v4, v6) = (request.enable_ipv4 != Some(false), request.enable_ipv6 == Some(true));
         if !v4 && !v6 {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
         }
-        let mut used = used.to_vec();
         let mut subnets: Vec<NetworkSubnet> = Vec::new();
         for config in configs {
             let six = config.subnet.contains(':')
@@ -363,15 +388,15 @@ impl Engine {
                     "subnet {prefix} is given, but IPv4 is not enabled"
                 )));
             }
-            address::check_free(prefix, &used)
+            address::check_free(prefix, &used.taken)
                 .map_err(|e| Error::new(ErrorKind::Forbidden, e.to_string()))?;
-            used.push(prefix);
+            used.taken.push(prefix);
             subnets.push(made);
         }
         for (wanted, six) in [(v4, false), (v6, true)] {
             if wanted && !subnets.iter().any(|s| s.subnet.prefix.address.is_ipv6() == six) {
                 let prefix = self.free_subnet(six, &used)?;
-                used.push(prefix);
+                used.taken.push(prefix);
                 let subnet = Subnet::new(prefix, None, None, Vec::new())?;
                 subnets.push(NetworkSubnet { id: 0, subnet, reserved: BTreeMap::new() });
             }
@@ -379,7 +404,7 @@ impl Engine {
         Ok(subnets)
     }
 
-    fn free_subnet(&self, six: bool, used: &[Prefix]) -> Result<Prefix> {
+    fn free_subnet(&self, six: bool, used: &Used) -> Result<Prefix> {
         let mut pools: Vec<Pool> = match self.settings().address_pools.as_slice() {
             [] => address::default_pools(),
             pools => pools.to_vec(),
@@ -390,21 +415,23 @@ impl Engine {
             let seed = u64::from_str_radix(&tag, 16).unwrap_or(1);
             pools.push(address::ipv6_pool(seed));
         }
-        Ok(address::free_subnet(&pools, used)?)
+        Ok(address::free_subnet(&pools, &[used.taken.as_slice(), &used.routed].concat())?)
     }
 
     /// The network of containers that name none; made when it is first needed, or when the settings
     /// say something new of it and nobody uses it.
     pub(crate) fn default_network(&self) -> Result<Network> {
         if let Some(network) = network::by_name(self.db(), DEFAULT)? {
-            if self.is_as_set(&network) || !network::users(self.db(), &network.id)?.is_empty() {
+            if self.is_as_set(&network) {
                 return Ok(network);
             }
             let _lock = lock();
+            if !self.store().db().transaction(|tx| delete_unused(tx, &network))? {
+                return Ok(network);
+            }
             if let Some(bridged) = bridged(&network) {
                 self.network_host()?.unmake(&bridged)?;
             }
-            self.store().db().transaction(|tx| network::delete(tx, &network.id))?;
         }
         let settings = self.settings();
         let _lock = lock();
@@ -435,10 +462,7 @@ impl Engine {
         let host = self.network_host()?;
         let bridge = settings.bridge_name();
         let (existing, configs) = self.existing_bridge(host, Some(&bridge), &request)?;
-        let mut used = if existing { Vec::new() } else { host.links.routed()? };
-        for network in network::all(self.db())? {
-            used.extend(network.subnets.iter().map(|s| s.subnet.prefix));
-        }
+        let used = self.used_subnets(host, "bridge", existing)?;
         let mut network = Network {
             id: names::new_id()?,
             name: DEFAULT.into(),
@@ -448,7 +472,7 @@ impl Engine {
             internal: false,
             attachable: false,
             ipv6: false,
-            subnets: self.choose_subnets(&request, &configs, &used)?,
+            subnets: self.choose_subnets(&request, &configs, used)?,
             options: request.options,
             labels: BTreeMap::new(),
             created_ns: clock::now(),

@@ -56,14 +56,23 @@ fn host_range(text: &str) -> Result<Option<(u16, u16)>> {
     if first == 0 || last < first { Err(wrong()) } else { Ok(Some((first, last))) }
 }
 
-/// Checks the bindings of a request before anything is made.
-pub(crate) fn check(bindings: &BTreeMap<String, Option<Vec<PortBinding>>>) -> Result<()> {
+/// Checks the bindings of a request before anything is made, and says of what can't be reached.
+pub(crate) fn check(
+    bindings: &BTreeMap<String, Option<Vec<PortBinding>>>,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     for (port, list) in bindings {
         parse(port)?;
         for binding in list.iter().flatten() {
             host_range(&binding.host_port)?;
             if !binding.host_ip.is_empty() && binding.host_ip.parse::<IpAddr>().is_err() {
                 return Err(Error::invalid(format!("invalid IP address: {}", binding.host_ip)));
+            }
+            if binding.host_ip.parse() == Ok(Ipv6Addr::LOCALHOST) {
+                warnings.push(format!(
+                    "Port {port} is published on [::1], where nobody reaches it: the kernel does not \
+                     lead from ::1 elsewhere; publish it on 127.0.0.1"
+                ));
             }
         }
     }
