@@ -11,6 +11,8 @@ pub mod profile;
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompOperator};
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -79,22 +81,16 @@ impl Filter {
 
 impl From<Filter> for String {
     fn from(filter: Filter) -> String {
-        filter.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        BASE64.encode(filter.to_bytes())
     }
 }
 
 impl TryFrom<String> for Filter {
-    type Error = String;
+    type Error = &'static str;
 
-    fn try_from(text: String) -> std::result::Result<Filter, String> {
-        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
-            return Err("odd length".to_owned());
-        };
-        let bytes: Option<Vec<u8>> = pairs
-            .iter()
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-            .collect();
-        bytes.and_then(|bytes| Filter::from_bytes(&bytes)).ok_or_else(|| "not a filter".to_owned())
+    fn try_from(text: String) -> std::result::Result<Filter, &'static str> {
+        let bytes = BASE64.decode(text).map_err(|_| "not base64")?;
+        Filter::from_bytes(&bytes).ok_or("not a filter")
     }
 }
 
