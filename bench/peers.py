@@ -6,6 +6,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 
@@ -71,7 +72,7 @@ class Docker:
         self.command = ["docker", "-H", socket]
         self.log = open(f"{base}/docker.log", "w")
         self.daemon = subprocess.Popen(
-            ["dockerd", "--data-root", self.root, "--exec-root", f"{base}/docker-run", "--pidfile",
+            ["dockerd", "--data-root", self.root, "--exec-root", f"{base}/run/docker", "--pidfile",
              f"{base}/docker.pid", "-H", socket,
              *([] if networks else ["--bridge", "none", "--iptables=false", "--ip6tables=false"])],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
@@ -106,7 +107,7 @@ class Podman:
             f.write('[containers]\ndefault_ulimits = ["nofile=1024:4096", "nproc=1024:1024"]\n'
                     '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n')
         self.command = ["env", f"CONTAINERS_CONF={settings}", "podman", "--root", self.root,
-                        "--runroot", f"{base}/podman-run", "--storage-driver", "overlay"]
+                        "--runroot", f"{base}/run/podman", "--storage-driver", "overlay"]
         run([*self.command, "info"])
 
     def stop(self):
@@ -120,6 +121,21 @@ def enter(script):
     os.environ["WHERRY_BENCH_INSIDE"] = "1"
     os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private",
                           sys.executable, os.path.abspath(script), *sys.argv[1:]])
+
+
+def workplace(prefix):
+    """A directory for a comparison, after `enter`; what engines keep in /run goes to its `run`, which is a tmpfs, as
+    /run is on a host."""
+    base = tempfile.mkdtemp(prefix=prefix)
+    os.mkdir(f"{base}/run")
+    run(["mount", "-t", "tmpfs", "-o", "mode=700", "none", f"{base}/run"])
+    return base
+
+
+def leave(base):
+    """Removes what `workplace` made."""
+    run(["umount", "-l", f"{base}/run"], check=False)
+    shutil.rmtree(base, ignore_errors=True)
 
 
 def others(base, networks=False):
