@@ -1,8 +1,11 @@
 /*
  * What the kernel itself charges for a container: all namespaces, an overlay as root filesystem, pivot_root, /proc,
  * exec, wait. floor LOWER UPPER WORK PROGRAM
+ *
+ * And for an exec: the cgroups and namespaces of a container's process, fork, exec, wait. floor exec PID PROGRAM
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,15 +25,75 @@ static void need(long result, const char *what)
 	}
 }
 
+static int ended(pid_t pid)
+{
+	int status;
+
+	need(waitpid(pid, &status, 0), "waitpid");
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Each line is NUMBER:CONTROLLERS:PATH; version 2 has no controllers. */
+static void enter_cgroups(const char *pid)
+{
+	char line[4096], path[8300];
+	FILE *list;
+
+	snprintf(path, sizeof(path), "/proc/%s/cgroup", pid);
+	list = fopen(path, "re");
+	need(list ? 0 : -1, path);
+	while (fgets(line, sizeof(line), list)) {
+		char *name = strchr(line, ':'), *place = name ? strchr(name + 1, ':') : NULL;
+		int file;
+
+		if (!place)
+			continue;
+		*name++ = *place++ = 0;
+		place[strcspn(place, "\n")] = 0;
+		if (!strncmp(name, "name=", 5))
+			name += 5;
+		snprintf(path, sizeof(path), "/sys/fs/cgroup/%s%s/%s", *name ? name : "unified", place,
+			 *name ? "tasks" : "cgroup.procs");
+		file = open(path, O_WRONLY | O_CLOEXEC);
+		if (file < 0 && !*name) {
+			snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cgroup.procs", place);
+			file = open(path, O_WRONLY | O_CLOEXEC);
+		}
+		need(file, path);
+		need(write(file, "0", 1), path);
+		close(file);
+	}
+	fclose(list);
+}
+
+static int exec_into(const char *target, char *program)
+{
+	int pidfd;
+	pid_t pid;
+
+	enter_cgroups(target);
+	pidfd = syscall(SYS_pidfd_open, atoi(target), 0);
+	need(pidfd, "pidfd_open");
+	need(setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP), "setns");
+	pid = fork();
+	need(pid, "fork");
+	if (pid == 0) {
+		execl(program, program, (char *)NULL);
+		need(-1, program);
+	}
+	return ended(pid);
+}
+
 int main(int argc, char **argv)
 {
 	struct clone_args args;
 	char options[4096];
-	int status;
 	pid_t pid;
 
+	if (argc == 4 && !strcmp(argv[1], "exec"))
+		return exec_into(argv[2], argv[3]);
 	if (argc != 5) {
-		fprintf(stderr, "usage: floor LOWER UPPER WORK PROGRAM\n");
+		fprintf(stderr, "usage: floor LOWER UPPER WORK PROGRAM, or floor exec PID PROGRAM\n");
 		return 2;
 	}
 	memset(&args, 0, sizeof(args));
@@ -49,6 +112,5 @@ int main(int argc, char **argv)
 		execl(argv[4], argv[4], (char *)NULL);
 		need(-1, argv[4]);
 	}
-	need(waitpid(pid, &status, 0), "waitpid");
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	return ended(pid);
 }
