@@ -95,7 +95,8 @@ impl Job<'_> {
 
     /// A directory of the host for this step alone.
     fn scratch(&self, extras: &mut Extras) -> Result<PathBuf> {
-        let path = private_directory(&self.engine.run_root().join("build"))?;
+        let [_, steps] = self.engine.build_directories();
+        let path = private_directory(&steps)?;
         extras.scratch.push(Scratch(path.clone()));
         Ok(path)
     }

@@ -177,7 +177,9 @@ impl Store {
             .upper()
             .try_clone_to_owned()
             .map_err(io(|| "duplicating a descriptor".to_owned()))?;
-        let options = TreeOptions { overlay: true, root: true, latest: Some(epoch) };
+        // A layer that was made upon nothing may come to lie upon others (`COPY --link`), whose root stays as it is.
+        let root = !layer.layers().is_empty();
+        let options = TreeOptions { overlay: true, root, latest: Some(epoch) };
         let (mut reader, writer) = tree_stream(upper, options);
         let staged =
             self.stage_layer(Incoming::Stream(&mut reader), "the step's changes", None, &mut ());
