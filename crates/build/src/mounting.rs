@@ -280,6 +280,7 @@ impl Job<'_> {
             return Ok(());
         }
         for imported in self.imported {
+            let _deaf = self.stop.deaf();
             match imported.fill(self.client, id, &data) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
