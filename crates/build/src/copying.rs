@@ -214,8 +214,8 @@ impl Job<'_> {
                 Ok(())
             })
         })?;
-        let epoch = stage.epoch.max(epoch);
-        let epoch = self.options.source_date_epoch.unwrap_or(epoch);
+        // A result from the cache has the time of what it was made from, so that the same content is the same image.
+        let epoch = self.epoch(stage, 0);
         stage.history(step.text.clone(), epoch, false);
         Ok(())
     }

@@ -11,6 +11,7 @@ use oci::Digest;
 use oci::digest::Hasher;
 use registry::Client;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, Timestamps, utimensat};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::error::{Error, Result, io};
@@ -427,11 +428,17 @@ impl Repository {
         if directory.join(".gitmodules").is_file() {
             git(&["submodule", "update", "-q", "--init", "--recursive", "--depth=1"])?;
         }
+        let time = git(&["log", "-1", "--format=%ct", commit])?;
         if !keep {
             let own = directory.join(".git");
             std::fs::remove_dir_all(&own).map_err(io(|| format!("removing {}", own.display())))?;
         }
-        settle(directory, 0)
+        let time = time.trim().parse::<i64>().unwrap_or(0).max(0);
+        let time = Timestamps {
+            last_access: Timespec { tv_sec: time, tv_nsec: 0 },
+            last_modification: Timespec { tv_sec: time, tv_nsec: 0 },
+        };
+        settle(directory, &time, 0)
     }
 
     /// The wanted directory of a checkout, which must not lead out of it.
@@ -449,8 +456,8 @@ impl Repository {
     }
 }
 
-/// Gives files the permissions that git knows, whatever the umask was.
-fn settle(directory: &Path, depth: usize) -> Result<()> {
+/// Gives files the permissions that git knows, whatever the umask was, and the time of the commit, whenever it was fetched.
+fn settle(directory: &Path, time: &Timestamps, depth: usize) -> Result<()> {
     const DEEPEST: usize = 1000;
     if depth > DEEPEST {
         return Err(Error::Invalid(format!("{}: nested too deeply", directory.display())));
@@ -461,16 +468,18 @@ fn settle(directory: &Path, depth: usize) -> Result<()> {
         let metadata = entry.metadata().map_err(io(what))?;
         let executable = metadata.permissions().mode() & 0o100 != 0;
         let mode = if metadata.is_dir() || executable { 0o755 } else { 0o644 };
+        let path = entry.path();
         if metadata.is_dir() || metadata.is_file() {
-            let path = entry.path();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
                 .map_err(io(what))?;
-            if metadata.is_dir() {
-                settle(&path, depth.saturating_add(1))?;
-            }
+        }
+        if metadata.is_dir() {
+            settle(&path, time, depth.saturating_add(1))?;
+        } else {
+            utimensat(CWD, &path, time, AtFlags::SYMLINK_NOFOLLOW).map_err(io(what))?;
         }
     }
-    Ok(())
+    utimensat(CWD, directory, time, AtFlags::SYMLINK_NOFOLLOW).map_err(io(what))
 }
 
 #[cfg(test)]
