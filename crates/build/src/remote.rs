@@ -159,8 +159,7 @@ pub(crate) fn fetch(
             Read::by_ref(&mut file).take(512).read_to_end(&mut start).map_err(io(what))?;
             if is_archive(&start) {
                 let mut whole = stop.within(std::io::Cursor::new(start).chain(file));
-                let unpacked =
-                    Unpacked::new(engine, &mut whole).map_err(|error| stop.or(error))?;
+                let unpacked = Unpacked::new(engine, &mut whole).map_err(|error| stop.or(error))?;
                 return Ok(Fetched {
                     context: Context::Directory(unpacked.path().to_owned()),
                     file: None,

@@ -300,9 +300,8 @@ impl Args {
         if build::remote::is_remote(path) && !Path::new(path).exists() {
             let client = crate::registries::client(context, false)?;
             let lock = self.lock_file();
-            let context =
-                build::remote::locked_context(engine, &client, path, lock.as_ref(), stop)
-                    .map_err(shown)?;
+            let context = build::remote::locked_context(engine, &client, path, lock.as_ref(), stop)
+                .map_err(shown)?;
             let context = held.fetched.insert(context);
             let name = self.file.clone().unwrap_or_else(|| "Dockerfile".into());
             let file = context.file.clone().unwrap_or(File::InContext(name));
