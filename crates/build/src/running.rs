@@ -150,7 +150,7 @@ impl Job<'_> {
                 return Err(error);
             }
             self.remove_places(&id, &places)?;
-            Ok(self.engine.commit_step(&id, epoch)?)
+            self.commit(&id, epoch)
         })();
         let removed = self.engine.remove_step(&id);
         drop(services);
@@ -158,6 +158,12 @@ impl Job<'_> {
         let made = made?;
         removed?;
         Ok(made)
+    }
+
+    /// Makes a layer of what a step changed, unless the build is given up meanwhile.
+    pub(crate) fn commit(&self, id: &str, epoch: i64) -> Result<(oci::DiffId, u64)> {
+        let committed = self.engine.commit_step(id, epoch, &|| !self.stop.is_set());
+        committed.map_err(|error| self.stop.or(error.into()))
     }
 
     /// Gives somebody a shell upon what a failed step has left.
@@ -172,7 +178,7 @@ impl Job<'_> {
     ) -> Result<()> {
         self.failed();
         self.progress.end_command();
-        let (left, _) = self.engine.commit_step(id, 0)?;
+        let (left, _) = self.commit(id, 0)?;
         let layers = [stage.layers.as_slice(), &[left]].concat();
         let shell = stage.shell().into_iter().next().unwrap_or_else(|| "/bin/sh".into());
         let config = Config {

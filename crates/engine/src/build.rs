@@ -156,13 +156,18 @@ impl Engine {
         Ok(self.store().open_layer(layer)?)
     }
 
-    /// Makes a layer of what a step's container changed; its diff ID and the bytes of its files.
+    /// Makes a layer of what a step's container changed; its diff ID and the bytes of its files. It fails as soon as `wanted` says no.
     ///
     /// # Errors
     /// As [`store::Store::commit_layer`].
-    pub fn commit_step(&self, id: &str, epoch: i64) -> Result<(DiffId, u64)> {
+    pub fn commit_step(
+        &self,
+        id: &str,
+        epoch: i64,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(DiffId, u64)> {
         let layer = self.store().writable(id)?;
-        Ok(self.store().commit_layer(&layer, epoch)?)
+        Ok(self.store().commit_layer(&layer, epoch, wanted)?)
     }
 
     /// Removes a step's container, whatever state it is in.
