@@ -300,6 +300,7 @@ impl Tree {
             let near = nearest(part, names.iter().map(String::as_str));
             let near = near.map(|near| shown(&join(&directory, near.as_bytes())));
             let hint = match near {
+                _ if pattern.starts_with("..") => "; nothing above it can be copied".to_owned(),
                 Some(near) => format!("; did you mean {near}?"),
                 None if names.is_empty() => "; there is nothing".to_owned(),
                 None => {

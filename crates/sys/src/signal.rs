@@ -39,6 +39,17 @@ pub fn block_and_watch(signals: &[i32]) -> Result<std::os::fd::OwnedFd> {
     }
 }
 
+/// Whether whoever started this process has it ignore the signal (`nohup`). A blocked signal is heard of all the same.
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: a null action changes nothing; the old one is written to a structure of the right type, which is
+    // read only if the call succeeded.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0
+            && old.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// Lets the signals through again; what came meanwhile and was not read takes effect now.
 pub fn unblock(signals: &[i32]) -> Result<()> {
     // SAFETY: the set is initialised by sigemptyset before use.

@@ -62,6 +62,18 @@ fn a_build_can_be_given_up_whatever_it_does() {
     interrupted(begun(&e, &[dir.to_str().unwrap()], "COPY large /"));
     assert!(nothing_is_left(&e));
 
+    // One that goes on when its terminal is gone.
+    fs::write(dir.join("Dockerfile"), "FROM bb\nRUN echo begun; sleep 0.5; echo through\n")
+        .unwrap();
+    let mut command = e.command_as("nohup");
+    command.arg(env!("CARGO_BIN_EXE_wherry")).args(["build", "--network", "none"]);
+    let mut child = command.arg(&dir).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    lines.find(|line| line.as_ref().unwrap().ends_with(" begun")).unwrap().unwrap();
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    assert!(lines.any(|line| line.unwrap().ends_with(" through")));
+    assert!(child.wait().unwrap().success());
+
     // In the middle of a context on standard input.
     let mut command = e.command();
     let mut child =
@@ -102,6 +114,8 @@ fn steps_get_no_power_over_the_host_unless_it_is_allowed() {
     fs::write(dir.join("Dockerfile"), "FROM asks\n").unwrap();
     let said = build_fails(&e, &dir, &[]);
     assert!(said.contains("Dockerfile:1: security.insecure is not allowed"), "{said}");
+    fs::write(dir.join("Dockerfile"), "FROM bb\nCOPY ../ctx/s /\n").unwrap();
+    assert!(build_fails(&e, &dir, &[]).contains("nothing above it can be copied"));
     assert!(build_fails(&e, &dir, &["--allow", "much"]).contains("expected network.host"));
     e.finish();
 }

@@ -25,7 +25,10 @@ pub(super) fn watch(context: &Context) -> anyhow::Result<Stop> {
     let options = context.engine_options()?;
     let line = context.error_line(&super::shown(build::Error::GivenUp));
     let stop = Stop::with_descriptor()?;
-    let signals = sys::signal::block_and_watch(&SIGNALS)
+    // What `nohup` wants not to be heard is not heard.
+    let wanted: Vec<i32> =
+        SIGNALS.into_iter().filter(|signal| !sys::signal::is_ignored(*signal)).collect();
+    let signals = sys::signal::block_and_watch(&wanted)
         .map_err(|e| Failure::new(1, format!("watching for signals: {e}")))?;
     let theirs = stop.clone();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
