@@ -46,6 +46,11 @@ fn the_steps_of_a_build_that_was_killed_end_with_it() {
     let secret = format!("id=s,src={}", dir.join("s").display());
     let mut child = begun(&e, &["--secret", &secret, dir.to_str().unwrap()], " begun");
     assert!(!nothing_is_left(&e));
+    // What stays behind ends by signals, whatever the build does about them.
+    for (pid, _) in e.keepers() {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("SigBlk:\t0000000000000000"), "{status}");
+    }
     child.kill().unwrap();
     child.wait().unwrap();
     // Without another build.

@@ -216,6 +216,7 @@ fn git_repositories() {
     // The files have the time of the commit, so that it does not matter when they were fetched.
     let id = || e.ok(["build", "-q", "--network", "none", "--no-cache", &format!("{at}#v1")]);
     let first = id();
+    // In another second of the clock.
     std::thread::sleep(std::time::Duration::from_millis(1100));
     assert_eq!(id(), first);
     // A locked context stays at its commit, too.
