@@ -176,3 +176,28 @@ ENTRYPOINT [\"/hello\"]
     assert!(e.ok(["builder", "du"]).contains("mount /var/cache/pkg"));
     e.finish();
 }
+
+#[test]
+fn here_documents_are_the_shells_where_more_than_one_word_is_there() {
+    let e = Engine::new();
+    let file = "FROM bb\nRUN <<EOF cat\nfor cat\nEOF\nRUN <<EOF\necho for sh\nEOF\n\
+        RUN <<A cat - <<B\nno A\nA\nonly B\nB\nRUN <<-'Q Q' cat\n\t$HOME\nQ Q\n";
+    let said = build(&e, &context(&e, "ctx", &[("Dockerfile", file)]), &[]);
+    for wanted in ["for cat\n", " for sh\n", " only B\n", " $HOME\n"] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    e.finish();
+}
+
+#[test]
+fn parents_are_kept_behind_a_dot() {
+    let e = Engine::new();
+    let file = "FROM bb AS b\nRUN mkdir -p /r/s/t && echo > /r/s/t/u\nFROM bb\n\
+        COPY --parents src/./*/b src/a/*/./one.txt ./src/c/two.txt src/./c/ /p/\n\
+        COPY --parents --from=b /r/s/./t/u /q/\nRUN find /p /q -type f | sort | tr '\\n' ' '\n";
+    let files = [("Dockerfile", file), ("src/a/b/one.txt", "1"), ("src/c/two.txt", "2")];
+    let said = build(&e, &context(&e, "ctx", &files), &[]);
+    let wanted = "/p/a/b/one.txt /p/c/two.txt /p/one.txt /p/src/c/two.txt /q/t/u";
+    assert!(said.contains(wanted), "{said}");
+    e.finish();
+}
