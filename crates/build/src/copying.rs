@@ -214,8 +214,8 @@ impl Job<'_> {
                 Ok(())
             })
         })?;
-        let epoch = stage.epoch.max(epoch);
-        let epoch = self.options.source_date_epoch.unwrap_or(epoch);
+        // A result from the cache has the time of what it was made from, so that the same content is the same image.
+        let epoch = self.epoch(stage, 0);
         stage.history(step.text.clone(), epoch, false);
         Ok(())
     }
@@ -290,18 +290,7 @@ impl Job<'_> {
     ) -> Result<Remote> {
         match address {
             Address::Git(repository) => {
-                let name = match &repository.reference {
-                    Some(reference) => format!("{}#{reference}", repository.url),
-                    None => repository.url.clone(),
-                };
-                let locked = self.lock.map(|lock| lock.commit(&name)).transpose()?.flatten();
-                let commit = match locked {
-                    Some(commit) => commit,
-                    None => repository.commit()?,
-                };
-                if let Some(lock) = self.lock {
-                    lock.note_commit(name, commit.clone());
-                }
+                let commit = repository.commit_of(self.lock, &self.stop)?;
                 if let Some(checksum) = checksum
                     && !commit.starts_with(checksum)
                 {
@@ -367,7 +356,7 @@ impl Job<'_> {
             Remote::Checked { url, digest, name } => self.download(&url, Some(&digest), name),
             Remote::Git { repository, commit, keep } => {
                 let directory = Temporary::new(self.engine)?;
-                repository.check_out(&commit, directory.path(), keep)?;
+                repository.check_out(&commit, directory.path(), keep, &self.stop)?;
                 let root = repository.within(directory.path())?;
                 let mut tree = Tree::open(&root, Ignore::default())?;
                 tree.stop = self.stop.clone();

@@ -1,8 +1,9 @@
 //! A build under way: the stages of a plan, one after the other unless [`crate::side_by_side`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use engine::{Engine, Message, PullOptions, Transfer};
@@ -16,11 +17,13 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::language::dockerignore::Ignore;
 use crate::language::file::Dockerfile;
-use crate::language::problem::{Problem, Span};
+use crate::language::instruction::Instruction;
+use crate::language::problem::{Problem, Span, did_you_mean};
 use crate::lock::{Lock, LockedImage};
 use crate::options::{Context, File, Options};
 use crate::plan::{Base, Origin, Plan, PlannedStage};
 use crate::progress::{Event, Progress};
+use crate::remote::{self, Fetched};
 use crate::stage::Stage;
 use crate::stop::Stop;
 use crate::tree::{Known, Tree};
@@ -112,14 +115,26 @@ pub fn build(
         oci::Reference::parse(tag)
             .map_err(|e| Error::Invalid(format!("invalid tag {tag:?}: {e}")))?;
     }
+    check_allowed(&plan, options)?;
+    let stop = options.stop.clone();
+    stop.check()?;
+    let mut context = context;
+    if let Some(tree) = &mut context {
+        tree.stop = stop.clone();
+    }
     engine.sweep_steps()?;
     let hold = engine.hold()?;
     let known_path = known_path(engine, options);
     let counter = AtomicUsize::new(0);
     let lock = options.lock.as_ref().map(Lock::open).transpose()?;
+    if let (Some(lock), Some(taken)) = (&lock, &options.taken) {
+        lock.note(taken)?;
+    }
+    let contexts = Mutex::default();
     let mut imported = Vec::new();
     for place in &options.cache_from {
         // Without it the build takes longer, no more.
+        let _deaf = stop.deaf();
         match Imported::read(place, client) {
             Ok(Some(cache)) => imported.push(cache),
             Ok(None) => {
@@ -137,7 +152,8 @@ pub fn build(
         known: known_path.as_deref().map(Known::load).unwrap_or_default(),
         progress,
         counter: &counter,
-        stop: Stop::default(),
+        stop,
+        contexts: &contexts,
         step: 0,
         began: Instant::now(),
         reported: 0,
@@ -202,6 +218,25 @@ fn known_path(engine: &Engine, options: &Options) -> Option<PathBuf> {
     Some(engine.data_root().join("cache/contexts").join(name))
 }
 
+/// Contexts that were fetched.
+pub(crate) type Contexts = Mutex<BTreeMap<String, Arc<Fetched>>>;
+
+/// What the file asks for and nobody has allowed is refused before anything is done.
+fn check_allowed(plan: &Plan, options: &Options) -> Result<()> {
+    for planned in &plan.stages {
+        let stage = plan.file.stages.get(planned.index);
+        for step in stage.iter().flat_map(|stage| &stage.steps) {
+            if let Instruction::Run(run) = &step.instruction {
+                crate::running::allowed(run, options).map_err(|error| {
+                    let problem = Problem::new(step.span, error.to_string());
+                    Error::Dockerfile(plan.file.diagnose(problem))
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A build under way.
 pub(crate) struct Job<'a> {
     pub(crate) engine: &'a Engine,
@@ -229,6 +264,8 @@ pub(crate) struct Job<'a> {
     pub(crate) mounts: BTreeSet<String>,
     /// What may come from elsewhere.
     pub(crate) lock: Option<&'a Lock>,
+    /// Named contexts that were fetched, by their addresses.
+    pub(crate) contexts: &'a Contexts,
     /// Caches of elsewhere.
     pub(crate) imported: &'a [Imported],
     pub(crate) done: usize,
@@ -440,19 +477,34 @@ impl Job<'_> {
                     platform: platform.map(str::to_owned),
                     all_platforms: false,
                 };
+                let _deaf = self.stop.deaf();
                 let mut fetching =
                     Fetching(&mut *self.progress, self.step, std::marker::PhantomData);
                 match (self.engine.pull(client, &options, &mut fetching), here) {
                     (Ok(_), _) => {}
                     // An image by its ID, or one that no registry has, cannot be fetched anew.
                     (Err(_), Some(image)) if image.digests.is_empty() => return Ok(image),
-                    (Err(error), _) => return Err(error.into()),
+                    (Err(error), _) => return Err(self.not_fetched(name, &error)),
                 }
                 let missing = || Error::Invalid(format!("No such image: {name}"));
                 self.engine.build_base(name, None)?.ok_or_else(missing)?
             }
         };
         Ok(image)
+    }
+
+    /// What could not be fetched may be a stage whose name is written wrongly.
+    fn not_fetched(&self, name: &str, error: &engine::Error) -> Error {
+        let mut message = error.to_string();
+        if !message.contains(name) {
+            message = format!("{name}: {message}");
+        }
+        let stages = self.plan.file.stages.iter().filter_map(|stage| stage.name.as_deref());
+        let contexts = self.options.named_contexts.keys().map(String::as_str);
+        if let Some(hint) = did_you_mean(name, stages.chain(contexts)) {
+            message = format!("{message}; no stage or context is called {name}: {hint}");
+        }
+        Error::Invalid(message)
     }
 
     /// The layers behind a `--from`; none for a named context.
@@ -484,7 +536,10 @@ impl Job<'_> {
                     let origin = Origin::Image(image.to_owned());
                     return self.tree_of(&origin);
                 }
-                let path = PathBuf::from(value);
+                let path = match remote::is_remote(&value) && !Path::new(&value).is_dir() {
+                    true => self.fetched_context(name, &value)?,
+                    false => PathBuf::from(value),
+                };
                 let mut tree = Tree::open(&path, Ignore::default())?;
                 if let Some(text) = tree.read(".dockerignore", LARGEST_FILE)? {
                     let text = String::from_utf8_lossy(&text).into_owned();
@@ -501,6 +556,29 @@ impl Job<'_> {
         let mut tree = Tree::of_mount(self.engine.mount_layers(&layers)?, name)?;
         tree.stop = self.stop.clone();
         Ok(tree)
+    }
+
+    /// Where the files of a named context are that is an address; it is fetched when it is first asked for.
+    fn fetched_context(&self, name: &str, address: &str) -> Result<PathBuf> {
+        // Stages that need it at the same time wait for the one that fetches it.
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        let fetched = match contexts.get(address) {
+            Some(fetched) => Arc::clone(fetched),
+            None => {
+                self.stop.check()?;
+                let fetched =
+                    remote::fetch(self.engine, self.client, address, self.lock, &self.stop)?;
+                let fetched = Arc::new(fetched);
+                contexts.insert(address.to_owned(), Arc::clone(&fetched));
+                fetched
+            }
+        };
+        match &fetched.context {
+            Context::Directory(path) => Ok(path.clone()),
+            Context::Empty => Err(Error::Invalid(format!(
+                "the context {name}: {address} is neither a repository nor an archive"
+            ))),
+        }
     }
 
     /// The layer of a step: from the cache, or by doing it.
@@ -527,6 +605,7 @@ impl Job<'_> {
             self.progress.event(Event::Cached { step: self.step });
             return Ok(());
         }
+        self.stop.check()?;
         let (diff_id, size) = work(self, stage)?;
         let short: String = description.chars().take(300).collect();
         self.engine.remember_step(&CachedStep::new(key, diff_id, epoch, short, size))?;
@@ -544,6 +623,7 @@ impl Job<'_> {
         }
         for imported in self.imported {
             let Some(step) = imported.step(key) else { continue };
+            let _deaf = self.stop.deaf();
             match imported.fetch(self.engine, self.client, step, &stage.layers) {
                 Ok(()) => {
                     let (epoch, description) = (step.epoch, step.description.clone());
@@ -572,6 +652,7 @@ impl Job<'_> {
             steps.retain(|step| export.all || layers.contains(&step.diff_id));
             self.begin(format!("export the build cache to {}", export.place));
             let mounts = &self.mounts;
+            let _deaf = self.stop.deaf();
             let done =
                 elsewhere::export(self.engine, self.client, export, &steps, mounts, self.imported);
             if done.is_err() {

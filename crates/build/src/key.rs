@@ -11,7 +11,7 @@ impl Key {
     /// For one kind of step. The number changes when the same step would make another layer.
     pub(crate) fn new(kind: &str) -> Self {
         let mut key = Self(Hasher::sha256());
-        key.put("wherry build 1").put(kind);
+        key.put("wherry build 2").put(kind);
         key
     }
 

@@ -15,6 +15,7 @@ pub mod cache;
 mod copying;
 pub mod elsewhere;
 mod error;
+mod foreign;
 mod job;
 mod key;
 pub mod language;
@@ -38,6 +39,7 @@ pub mod verify;
 
 pub use error::{Error, Result};
 pub use job::{Built, build, plan};
-pub use options::{Context, Debug, File, Options};
+pub use options::{Allow, Context, Debug, File, Options};
 pub use plan::{Base, Origin, Plan, PlannedStage};
 pub use progress::{Event, Progress};
+pub use stop::{Deaf, Stop, Stopping};

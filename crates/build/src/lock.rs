@@ -20,6 +20,25 @@ pub struct LockFile {
     pub update: bool,
 }
 
+/// What was taken from elsewhere before the build began: its context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// A commit of a repository.
+    Commit {
+        /// The repository and its reference.
+        address: String,
+        /// In full.
+        commit: String,
+    },
+    /// What an address gave.
+    Url {
+        /// The address.
+        address: String,
+        /// Digest of the content.
+        digest: String,
+    },
+}
+
 /// An image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LockedImage {
@@ -125,6 +144,16 @@ impl Lock {
             None => Err(self.missing(url)),
             Some(locked) if locked != digest => Err(self.differs(url, &locked, digest)),
             Some(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn note(&self, taken: &Taken) -> Result<()> {
+        match taken {
+            Taken::Commit { address, commit } => {
+                self.note_commit(address.clone(), commit.clone());
+                Ok(())
+            }
+            Taken::Url { address, digest } => self.url(address, digest),
         }
     }
 

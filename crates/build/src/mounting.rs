@@ -95,7 +95,8 @@ impl Job<'_> {
 
     /// A directory of the host for this step alone.
     fn scratch(&self, extras: &mut Extras) -> Result<PathBuf> {
-        let path = private_directory(&self.engine.run_root().join("build"))?;
+        let [_, steps] = self.engine.build_directories();
+        let path = private_directory(&steps)?;
         extras.scratch.push(Scratch(path.clone()));
         Ok(path)
     }
@@ -279,6 +280,7 @@ impl Job<'_> {
             return Ok(());
         }
         for imported in self.imported {
+            let _deaf = self.stop.deaf();
             match imported.fill(self.client, id, &data) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::elsewhere::{Export, Place};
-use crate::lock::LockFile;
+use crate::lock::{LockFile, Taken};
 use crate::services::Service;
+use crate::stop::Stop;
 
 /// Where the Dockerfile is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,15 @@ pub struct Debug {
     pub terminal: bool,
 }
 
+/// What steps may ask for that gives them power over the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// `RUN --network=host`
+    pub network_host: bool,
+    /// `RUN --security=insecure`
+    pub security_insecure: bool,
+}
+
 /// What is to be built, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -46,7 +56,8 @@ pub struct Options {
     pub file: File,
     /// The files.
     pub context: Context,
-    /// `--build-context`: directories by name; a value `docker-image://NAME` is an image.
+    /// `--build-context`: directories by name; a value `docker-image://NAME` is an image, one that
+    /// [`crate::remote::is_remote`] knows is fetched.
     pub named_contexts: BTreeMap<String, String>,
     /// Names of the image.
     pub tags: Vec<String>,
@@ -100,6 +111,12 @@ pub struct Options {
     pub cache_to: Vec<Export>,
     /// `--lock`: what comes from elsewhere is recorded, or must be what was recorded.
     pub lock: Option<LockFile>,
+    /// What the context is, if it is from elsewhere, for the lock file.
+    pub taken: Option<Taken>,
+    /// `--allow`: what a `RUN` must not ask for without being allowed to.
+    pub allow: Allow,
+    /// Ends the build when it is set.
+    pub stop: Stop,
     /// `--debug-on-failure`: somebody looks at the files of a step that failed, see [`crate::Progress::enter`].
     pub debug: Option<Debug>,
     /// `--service`: what every step with a network may reach.
@@ -147,6 +164,9 @@ impl Options {
             cache_from: Vec::new(),
             cache_to: Vec::new(),
             lock: None,
+            taken: None,
+            allow: Allow::default(),
+            stop: Stop::default(),
             debug: None,
             services: Vec::new(),
             squash: false,

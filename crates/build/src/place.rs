@@ -207,10 +207,10 @@ impl Target {
             let directory = source.is_directory();
             let kind = self.kind(destination)?;
             let (above, name) = if self.placing.parents {
-                let (above, _) = split(&source.asked);
+                let (above, _) = split(&source.kept);
                 let to = join(destination, above);
                 if directory {
-                    (join(destination, &source.asked), Vec::new())
+                    (join(destination, &source.kept), Vec::new())
                 } else {
                     (to, source.name.clone())
                 }

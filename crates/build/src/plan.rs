@@ -122,7 +122,7 @@ impl Plan {
                             Some(image) => Base::Image(image.to_owned()),
                             None => {
                                 return Err(fail(at(format!(
-                                    "the context {name} is a directory: a stage cannot begin with it"
+                                    "the context {name} is files, and no image: a stage cannot begin with it"
                                 ))));
                             }
                         },

@@ -3,15 +3,19 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
 use engine::Engine;
 use oci::Digest;
 use oci::digest::Hasher;
 use registry::Client;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, Timestamps, utimensat};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::error::{Error, Result, io};
+use crate::lock::{Lock, LockFile, Taken};
 use crate::options::{Context, File};
 use crate::stop::Stop;
 use crate::upload::{Temporary, Unpacked, is_archive};
@@ -78,6 +82,8 @@ pub struct Fetched {
     pub context: Context,
     /// The Dockerfile, where the address is one.
     pub file: Option<File>,
+    /// What it is, for a lock file.
+    pub taken: Option<Taken>,
     _directory: Option<Held>,
 }
 
@@ -93,32 +99,71 @@ enum Held {
 /// # Errors
 /// [`Error::Invalid`] with what the other side says; those of the disk.
 pub fn context(engine: &Engine, client: &Client, text: &str) -> Result<Fetched> {
+    fetch(engine, Some(client), text, None, &Stop::default())
+}
+
+/// As [`context`]; what a lock file says is taken and nothing else, and `stop` ends it.
+///
+/// # Errors
+/// As [`context`]; a lock file that does not have it.
+pub fn locked_context(
+    engine: &Engine,
+    client: &Client,
+    text: &str,
+    lock: Option<&LockFile>,
+    stop: &Stop,
+) -> Result<Fetched> {
+    let lock = lock.map(Lock::open).transpose()?;
+    fetch(engine, Some(client), text, lock.as_ref(), stop)
+}
+
+pub(crate) fn fetch(
+    engine: &Engine,
+    client: Option<&Client>,
+    text: &str,
+    lock: Option<&Lock>,
+    stop: &Stop,
+) -> Result<Fetched> {
     match Address::parse(&full(text)) {
         None => Err(Error::Invalid(format!("{text}: not an address"))),
         Some(Address::Git(repository)) => {
-            let commit = repository.commit()?;
+            let commit = repository.commit_of(lock, stop)?;
             let temporary = Temporary::new(engine)?;
-            repository.check_out(&commit, temporary.path(), false)?;
+            repository.check_out(&commit, temporary.path(), false, stop)?;
             let directory = repository.within(temporary.path())?;
+            let taken = Taken::Commit { address: repository.name(), commit };
             Ok(Fetched {
                 context: Context::Directory(directory),
                 file: None,
+                taken: Some(taken),
                 _directory: Some(Held::Temporary { _held: temporary }),
             })
         }
         Some(Address::Url(url)) => {
+            let client = client.ok_or_else(|| {
+                Error::Invalid(format!("{url}: this build fetches nothing from elsewhere"))
+            })?;
             let temporary = Temporary::new(engine)?;
-            let path = download(client, &url, temporary.path(), &Stop::default())?;
+            let path = download(client, &url, temporary.path(), stop)?;
             let what = || format!("reading {}", path.display());
+            let taken = match lock {
+                Some(lock) => {
+                    let digest = digest(&path)?.to_string();
+                    lock.url(&url, &digest)?;
+                    Some(Taken::Url { address: url.clone(), digest })
+                }
+                None => None,
+            };
             let mut file = std::fs::File::open(&path).map_err(io(what))?;
             let mut start = Vec::new();
             Read::by_ref(&mut file).take(512).read_to_end(&mut start).map_err(io(what))?;
             if is_archive(&start) {
-                let mut whole = std::io::Cursor::new(start).chain(file);
-                let unpacked = Unpacked::new(engine, &mut whole)?;
+                let mut whole = stop.within(std::io::Cursor::new(start).chain(file));
+                let unpacked = Unpacked::new(engine, &mut whole).map_err(|error| stop.or(error))?;
                 return Ok(Fetched {
                     context: Context::Directory(unpacked.path().to_owned()),
                     file: None,
+                    taken,
                     _directory: Some(Held::Unpacked { _held: unpacked }),
                 });
             }
@@ -128,7 +173,7 @@ pub fn context(engine: &Engine, client: &Client, text: &str) -> Result<Fetched> 
                 Error::Invalid(format!("{url} is neither an archive nor a Dockerfile"))
             })?;
             let file = File::Text { name: url, text, ignore: None };
-            Ok(Fetched { context: Context::Empty, file: Some(file), _directory: None })
+            Ok(Fetched { context: Context::Empty, file: Some(file), taken, _directory: None })
         }
     }
 }
@@ -178,6 +223,8 @@ pub(crate) fn download(
     let path = directory.join("file");
     let what = || format!("writing {}", path.display());
     let mut file = std::fs::File::create(&path).map_err(io(what))?;
+    // A server may say nothing for a long time.
+    let _deaf = stop.deaf();
     let fetched = client
         .download(url, &mut stop.within(&mut file))
         .map_err(|error| stop.or(Error::Invalid(format!("failed to fetch {url}: {error}"))))?;
@@ -216,13 +263,15 @@ pub(crate) fn check(path: &Path, url: &str, expected: &Digest) -> Result<()> {
     Ok(())
 }
 
-/// Runs `git`; what it printed.
-fn git(directory: Option<&Path>, arguments: &[&str]) -> Result<String> {
+/// Runs `git`; what it printed. It ends with the build.
+fn git(directory: Option<&Path>, arguments: &[&str], stop: &Stop) -> Result<String> {
+    stop.check()?;
+    let what = || "running git".to_owned();
     let mut command = Command::new("git");
     if let Some(directory) = directory {
         command.arg("-C").arg(directory);
     }
-    let output = command
+    let mut child = command
         .args(["-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false"])
         .args(arguments)
         // Nobody is there to be asked, and a repository of ours around here is not meant.
@@ -231,20 +280,75 @@ fn git(directory: Option<&Path>, arguments: &[&str]) -> Result<String> {
         .env_remove("GIT_WORK_TREE")
         .env_remove("GIT_INDEX_FILE")
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::Invalid(
                 "git repositories are fetched by the program git, which is not here: install it"
                     .into(),
             ),
-            _ => io(|| "running git".to_owned())(error),
+            _ => io(what)(error),
         })?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let (out, err, status) = std::thread::scope(|scope| {
+        let out = scope.spawn(move || heard(out));
+        let err = scope.spawn(move || heard(err));
+        let status = attend(&mut child, stop);
+        (out.join().unwrap_or_default(), err.join().unwrap_or_default(), status)
+    });
+    stop.check()?;
+    if status.map_err(io(what))?.success() {
+        return Ok(out);
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let said = err.trim();
     let verb = arguments.iter().find(|word| !word.starts_with('-')).unwrap_or(&"");
     Err(Error::Invalid(format!("git {verb}: {said}")))
+}
+
+/// All that a program says, until the other end is closed.
+fn heard(stream: Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        // What came until an error is what there is.
+        let _ = stream.read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Waits for a program, which is killed with all that it has started when the build is to end.
+fn attend(child: &mut Child, stop: &Stop) -> std::io::Result<ExitStatus> {
+    let pid = Pid::from_child(child);
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    // Who gives a build up without a descriptor is heard of by asking.
+    let pause = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    loop {
+        let mut fds = vec![PollFd::new(&process, PollFlags::IN)];
+        let fd = stop.fd();
+        fds.extend(fd.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let pause = if fd.is_none() { Some(&pause) } else { None };
+        let _ = poll(&mut fds, pause);
+        if stop.is_set() {
+            kill_all(pid, 0);
+            return child.wait();
+        }
+        if fds.first().is_some_and(|fd| !fd.revents().is_empty()) {
+            return child.wait();
+        }
+    }
+}
+
+/// Kills a process that has not been waited for, and its descendants.
+fn kill_all(pid: Pid, depth: usize) {
+    const DEEPEST: usize = 16;
+    let path = format!("/proc/{0}/task/{0}/children", pid.as_raw_nonzero());
+    let children = std::fs::read_to_string(path).unwrap_or_default();
+    // It has gone, or goes now.
+    let _ = kill_process(pid, Signal::KILL);
+    let children = children.split_whitespace().filter_map(|n| Pid::from_raw(n.parse().ok()?));
+    if depth < DEEPEST {
+        children.for_each(|child| kill_all(child, depth.saturating_add(1)));
+    }
 }
 
 fn is_commit(text: &str) -> bool {
@@ -252,8 +356,30 @@ fn is_commit(text: &str) -> bool {
 }
 
 impl Repository {
+    /// What a lock file calls it.
+    pub(crate) fn name(&self) -> String {
+        match &self.reference {
+            Some(reference) => format!("{}#{reference}", self.url),
+            None => self.url.clone(),
+        }
+    }
+
+    /// The commit that is to be used: the lock file's, else what its reference means now, which the lock file notes.
+    pub(crate) fn commit_of(&self, lock: Option<&Lock>, stop: &Stop) -> Result<String> {
+        let name = self.name();
+        let locked = lock.map(|lock| lock.commit(&name)).transpose()?.flatten();
+        let commit = match locked {
+            Some(commit) => commit,
+            None => self.commit(stop)?,
+        };
+        if let Some(lock) = lock {
+            lock.note_commit(name, commit.clone());
+        }
+        Ok(commit)
+    }
+
     /// The commit that its reference means now.
-    pub(crate) fn commit(&self) -> Result<String> {
+    fn commit(&self, stop: &Stop) -> Result<String> {
         let wanted = match self.reference.as_deref() {
             Some(commit) if is_commit(commit) => return Ok(commit.to_ascii_lowercase()),
             Some(name) => name,
@@ -261,7 +387,7 @@ impl Repository {
         };
         // A tag's object is not the commit; with ^{} it is.
         let peeled = format!("{wanted}^{{}}");
-        let list = git(None, &["ls-remote", "--", &self.url, wanted, &peeled])?;
+        let list = git(None, &["ls-remote", "--", &self.url, wanted, &peeled], stop)?;
         let rows: Vec<(&str, &str)> =
             list.lines().filter_map(|line| line.split_once('\t')).collect();
         let tries = [
@@ -281,24 +407,37 @@ impl Repository {
     }
 
     /// Puts the files of a commit into a directory. Their permissions do not depend on who does it.
-    pub(crate) fn check_out(&self, commit: &str, directory: &Path, keep: bool) -> Result<()> {
+    pub(crate) fn check_out(
+        &self,
+        commit: &str,
+        directory: &Path,
+        keep: bool,
+        stop: &Stop,
+    ) -> Result<()> {
         let here = Some(directory);
-        git(here, &["init", "-q"])?;
-        let one = git(here, &["fetch", "-q", "--depth=1", "--", &self.url, commit]);
+        let git = |arguments: &[&str]| git(here, arguments, stop);
+        git(&["init", "-q"])?;
+        let one = git(&["fetch", "-q", "--depth=1", "--", &self.url, commit]);
         if one.is_err() {
             // Not every server gives single commits.
             let all = "+refs/*:refs/wherry/*";
-            git(here, &["fetch", "-q", "--", &self.url, all])?;
+            git(&["fetch", "-q", "--", &self.url, all])?;
         }
-        git(here, &["checkout", "-q", "--detach", commit])?;
+        git(&["checkout", "-q", "--detach", commit])?;
         if directory.join(".gitmodules").is_file() {
-            git(here, &["submodule", "update", "-q", "--init", "--recursive", "--depth=1"])?;
+            git(&["submodule", "update", "-q", "--init", "--recursive", "--depth=1"])?;
         }
+        let time = git(&["log", "-1", "--format=%ct", commit])?;
         if !keep {
             let own = directory.join(".git");
             std::fs::remove_dir_all(&own).map_err(io(|| format!("removing {}", own.display())))?;
         }
-        settle(directory, 0)
+        let time = time.trim().parse::<i64>().unwrap_or(0).max(0);
+        let time = Timestamps {
+            last_access: Timespec { tv_sec: time, tv_nsec: 0 },
+            last_modification: Timespec { tv_sec: time, tv_nsec: 0 },
+        };
+        settle(directory, &time, 0)
     }
 
     /// The wanted directory of a checkout, which must not lead out of it.
@@ -316,8 +455,8 @@ impl Repository {
     }
 }
 
-/// Gives files the permissions that git knows, whatever the umask was.
-fn settle(directory: &Path, depth: usize) -> Result<()> {
+/// Gives files the permissions that git knows, whatever the umask was, and the time of the commit, whenever it was fetched.
+fn settle(directory: &Path, time: &Timestamps, depth: usize) -> Result<()> {
     const DEEPEST: usize = 1000;
     if depth > DEEPEST {
         return Err(Error::Invalid(format!("{}: nested too deeply", directory.display())));
@@ -328,16 +467,18 @@ fn settle(directory: &Path, depth: usize) -> Result<()> {
         let metadata = entry.metadata().map_err(io(what))?;
         let executable = metadata.permissions().mode() & 0o100 != 0;
         let mode = if metadata.is_dir() || executable { 0o755 } else { 0o644 };
+        let path = entry.path();
         if metadata.is_dir() || metadata.is_file() {
-            let path = entry.path();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
                 .map_err(io(what))?;
-            if metadata.is_dir() {
-                settle(&path, depth.saturating_add(1))?;
-            }
+        }
+        if metadata.is_dir() {
+            settle(&path, time, depth.saturating_add(1))?;
+        } else {
+            utimensat(CWD, &path, time, AtFlags::SYMLINK_NOFOLLOW).map_err(io(what))?;
         }
     }
-    Ok(())
+    utimensat(CWD, directory, time, AtFlags::SYMLINK_NOFOLLOW).map_err(io(what))
 }
 
 #[cfg(test)]

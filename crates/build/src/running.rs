@@ -16,7 +16,7 @@ use crate::language::instruction::{Command, Run, Step};
 use crate::language::problem::Problem;
 use crate::language::statement::heredoc;
 use crate::mounting::SCRIPTS;
-use crate::options::Debug;
+use crate::options::{Debug, Options};
 use crate::progress::Event;
 use crate::services::Prepared;
 use crate::stage::Stage;
@@ -34,6 +34,7 @@ impl Job<'_> {
     ) -> Result<()> {
         self.begin(title);
         let plan = self.plan;
+        allowed(run, self.options)?;
         let (argv, script) = command(stage, run)?;
         let arguments = stage.scope.for_run();
         let said = match (&run.command, arguments.len()) {
@@ -140,7 +141,7 @@ impl Job<'_> {
         let id = self.engine.create_step(&stage.layers, config, host, true)?;
         let made = (|| {
             let places = self.missing_places(&id, &extras.places)?;
-            let (code, tail) = self.attend(&id)?;
+            let (code, tail) = self.attend(&id, &stage.image.architecture)?;
             if code != 0 {
                 let error = self.command_failed(step, &what.argv, code, &tail, &services.ended());
                 if let Some((debug, config, host)) = debug {
@@ -149,7 +150,7 @@ impl Job<'_> {
                 return Err(error);
             }
             self.remove_places(&id, &places)?;
-            Ok(self.engine.commit_step(&id, epoch)?)
+            self.commit(&id, epoch)
         })();
         let removed = self.engine.remove_step(&id);
         drop(services);
@@ -157,6 +158,12 @@ impl Job<'_> {
         let made = made?;
         removed?;
         Ok(made)
+    }
+
+    /// Makes a layer of what a step changed, unless the build is given up meanwhile.
+    pub(crate) fn commit(&self, id: &str, epoch: i64) -> Result<(oci::DiffId, u64)> {
+        let committed = self.engine.commit_step(id, epoch, &|| !self.stop.is_set());
+        committed.map_err(|error| self.stop.or(error.into()))
     }
 
     /// Gives somebody a shell upon what a failed step has left.
@@ -171,7 +178,7 @@ impl Job<'_> {
     ) -> Result<()> {
         self.failed();
         self.progress.end_command();
-        let (left, _) = self.engine.commit_step(id, 0)?;
+        let (left, _) = self.commit(id, 0)?;
         let layers = [stage.layers.as_slice(), &[left]].concat();
         let shell = stage.shell().into_iter().next().unwrap_or_else(|| "/bin/sh".into());
         let config = Config {
@@ -188,7 +195,7 @@ impl Job<'_> {
     }
 
     /// Starts a step's container and hears it to its end: the exit code, and its last lines.
-    fn attend(&mut self, id: &str) -> Result<(i32, VecDeque<String>)> {
+    fn attend(&mut self, id: &str, architecture: &str) -> Result<(i32, VecDeque<String>)> {
         let began = Instant::now();
         let wanted = AttachOptions { stdout: true, stderr: true, ..AttachOptions::default() };
         let started = self.engine.start(id, Some(wanted));
@@ -199,6 +206,9 @@ impl Job<'_> {
                 let code = i32::from(error.run_exit_code());
                 if code == 125 {
                     return Err(error.into());
+                }
+                if let Some(reason) = crate::foreign::reason(architecture) {
+                    return Err(Error::Invalid(format!("{}: {reason}", error.message)));
                 }
                 return Ok((code, VecDeque::from([error.message])));
             }
@@ -261,6 +271,23 @@ impl Job<'_> {
         }
         let diagnostic = self.plan.file.diagnose(Problem::new(step.span, message));
         Error::Failed { diagnostic, command, code }
+    }
+}
+
+/// Says no to what gives a command power over the host, unless whoever builds has allowed it.
+pub(crate) fn allowed(run: &Run, options: &Options) -> Result<()> {
+    let refused = |what: &str, flag: &str| {
+        Err(Error::Invalid(format!(
+            "{what} is not allowed: RUN --{flag} gives the step power over this machine; allow it with --allow {what}"
+        )))
+    };
+    let host = options.network.as_deref() == Some("host") || options.allow.network_host;
+    match (run.network.as_deref(), run.security.as_deref()) {
+        (Some("host"), _) if !host => refused("network.host", "network=host"),
+        (_, Some("insecure")) if !options.allow.security_insecure => {
+            refused("security.insecure", "security=insecure")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -220,6 +220,7 @@ impl<'a> Job<'a> {
         }
         let (client, options, plan, counter) = (self.client, self.options, self.plan, self.counter);
         let (known, imported, lock) = (self.known.clone(), self.imported, self.lock);
+        let contexts = self.contexts;
         let images = self.images.clone();
         let stages: BTreeMap<usize, Stage> = planned
             .needs
@@ -244,6 +245,7 @@ impl<'a> Job<'a> {
                 used: Vec::new(),
                 keys: Vec::new(),
                 mounts: BTreeSet::new(),
+                contexts,
                 imported,
                 lock,
                 done: 0,

@@ -336,7 +336,7 @@ impl Job<'_> {
         let id = self.engine.create_step(layers, config, host, false)?;
         let made = (|| -> Result<_> {
             change(self.engine.mount_step(&id)?, self.engine)?;
-            Ok(self.engine.commit_step(&id, epoch)?)
+            self.commit(&id, epoch)
         })();
         let removed = self.engine.remove_step(&id);
         let made = made?;

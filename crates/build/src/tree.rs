@@ -60,8 +60,10 @@ pub(crate) struct Source {
     pub(crate) path: Vec<u8>,
     /// What it is called: the last part of the path it was found by.
     pub(crate) name: Vec<u8>,
-    /// The path it was found by, for `--parents`.
+    /// The path it was found by.
     pub(crate) asked: Vec<u8>,
+    /// What of that `--parents` keeps: what is behind a `/./` in it, else all.
+    pub(crate) kept: Vec<u8>,
     /// Itself first, then what is below, in order.
     pub(crate) items: Vec<Item>,
 }
@@ -186,6 +188,10 @@ impl Tree {
     pub(crate) fn find(&self, pattern: &str, exclude: &Ignore) -> Result<Vec<Source>> {
         let cleaned = clean(&format!("/{pattern}"));
         let parts: Vec<&str> = cleaned.split('/').filter(|part| !part.is_empty()).collect();
+        let before = pattern
+            .split_once("/./")
+            .map_or(String::new(), |(before, _)| clean(&format!("/{before}")));
+        let before = before.split('/').filter(|part| !part.is_empty()).count();
         let mut found: Vec<Vec<u8>> = vec![Vec::new()];
         let mut any = false;
         for part in &parts {
@@ -215,7 +221,10 @@ impl Tree {
         }
         let mut sources = Vec::new();
         for path in found {
-            if let Some(source) = self.source(&path, exclude)? {
+            if let Some(mut source) = self.source(&path, exclude)? {
+                // Each part of a pattern has become one of the path.
+                let parts = source.kept.split(|b| *b == b'/').skip(before);
+                source.kept = parts.collect::<Vec<_>>().join(&b'/');
                 sources.push(source);
             }
         }
@@ -267,7 +276,8 @@ impl Tree {
                 return Ok(None);
             }
         }
-        Ok(Some(Source { path: real, name, asked: asked.to_vec(), items }))
+        let (asked, kept) = (asked.to_vec(), asked.to_vec());
+        Ok(Some(Source { path: real, name, asked, kept, items }))
     }
 
     /// Says what is missing, and what is near.
@@ -300,6 +310,7 @@ impl Tree {
             let near = nearest(part, names.iter().map(String::as_str));
             let near = near.map(|near| shown(&join(&directory, near.as_bytes())));
             let hint = match near {
+                _ if pattern.starts_with("..") => "; nothing above it can be copied".to_owned(),
                 Some(near) => format!("; did you mean {near}?"),
                 None if names.is_empty() => "; there is nothing".to_owned(),
                 None => {
@@ -367,6 +378,7 @@ impl Tree {
             put(b"source");
             put(&source.name);
             put(&source.asked);
+            put(&source.kept);
             for item in &source.items {
                 self.stop.check()?;
                 put(&item.path);

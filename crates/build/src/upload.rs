@@ -18,7 +18,8 @@ use crate::tree::Tree;
 
 /// Where they are.
 pub(crate) fn directory(engine: &engine::Engine) -> PathBuf {
-    engine.data_root().join("cache/uploads")
+    let [uploads, _] = engine.build_directories();
+    uploads
 }
 
 /// Makes a directory of this process's own in `parent`, which is made if it is not there.
@@ -47,9 +48,7 @@ pub(crate) struct Temporary {
 
 impl Temporary {
     pub(crate) fn new(engine: &engine::Engine) -> Result<Self> {
-        let parent = directory(engine);
-        remove_stale(&parent);
-        let path = private_directory(&parent)?;
+        let path = private_directory(&directory(engine))?;
         Ok(Self { path })
     }
 
@@ -186,19 +185,6 @@ pub fn pack(options: &Options, out: &mut dyn Write) -> Result<()> {
         archive.append_data(&mut header, &name, content.as_slice()).map_err(io(what))?;
     }
     archive.finish().map_err(io(what))
-}
-
-/// Removes what killed builds left.
-fn remove_stale(parent: &Path) {
-    let Ok(list) = std::fs::read_dir(parent) else { return };
-    for entry in list.flatten() {
-        let name = entry.file_name();
-        let pid = name.to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
-        let lives = pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
-        if !lives {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
 }
 
 /// Whether a stream that begins like this is an archive, and not a Dockerfile.

@@ -14,13 +14,15 @@ use engine::{Engine, EngineOptions, helper_args};
 /// Runs the helper that the first argument names; `None`: it names none.
 pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
     let verb = args.get(1)?.to_str()?;
+    if !matches!(verb, engine::foreign::MOUNTED | "__keeper" | "__steward" | "__names") {
+        return None;
+    }
+    // Whoever starts us may hear of signals in another way, as a build does; we end by them.
+    sys::signal::unblock_all();
     if verb == engine::foreign::MOUNTED {
         let error = engine::foreign::mounted(args.get(2..).unwrap_or_default());
         crate::context::note(&format!("wherry {verb}: {error}"));
         return Some(ExitCode::FAILURE);
-    }
-    if !matches!(verb, "__keeper" | "__steward" | "__names") {
-        return None;
     }
     let done = options(args).and_then(|options| match verb {
         "__keeper" => {

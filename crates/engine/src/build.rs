@@ -5,6 +5,7 @@
 //! identity of its process: what a killed build left is found and removed by the next one.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use oci::compression::Compression;
 use oci::config::ImageConfig;
@@ -155,13 +156,18 @@ impl Engine {
         Ok(self.store().open_layer(layer)?)
     }
 
-    /// Makes a layer of what a step's container changed; its diff ID and the bytes of its files.
+    /// Makes a layer of what a step's container changed; its diff ID and the bytes of its files. It fails as soon as `wanted` says no.
     ///
     /// # Errors
     /// As [`store::Store::commit_layer`].
-    pub fn commit_step(&self, id: &str, epoch: i64) -> Result<(DiffId, u64)> {
+    pub fn commit_step(
+        &self,
+        id: &str,
+        epoch: i64,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(DiffId, u64)> {
         let layer = self.store().writable(id)?;
-        Ok(self.store().commit_layer(&layer, epoch)?)
+        Ok(self.store().commit_layer(&layer, epoch, wanted)?)
     }
 
     /// Removes a step's container, whatever state it is in.
@@ -172,19 +178,63 @@ impl Engine {
         self.remove(id, RemoveOptions { force: true, volumes: true })
     }
 
-    /// Removes the containers of builds whose processes are no more.
+    /// Removes what builds have left whose processes are no more: containers and directories.
     ///
     /// # Errors
     /// The first one, after having gone on with the rest.
     pub fn sweep_steps(&self) -> Result<()> {
+        self.remove_steps(&|builder| !builder.alive(), &|pid| {
+            !Path::new(&format!("/proc/{pid}")).exists()
+        })
+    }
+
+    /// Removes what the builds of this process have begun: containers and directories. It is to end at once.
+    ///
+    /// # Errors
+    /// The first one, after having gone on with the rest.
+    pub fn abandon_steps(&self) -> Result<()> {
+        let me = me()?;
+        self.remove_steps(&|builder| *builder == me, &|pid| pid == me.pid)
+    }
+
+    fn remove_steps(
+        &self,
+        whose: &dyn Fn(&ProcessIdentity) -> bool,
+        number: &dyn Fn(i32) -> bool,
+    ) -> Result<()> {
         let mut first = Ok(());
         for record in record::all(self.db())? {
-            let left = record.definition.builder.is_some_and(|builder| !builder.alive());
-            if left && let Err(error) = self.remove_step(&record.id) {
+            let left = record.definition.builder.as_ref().is_some_and(whose);
+            if left
+                && let Err(error) = self.remove_step(&record.id)
+                // The steward and the next build may be at the same.
+                && record::all(self.db())?.iter().any(|other| other.id == record.id)
+            {
                 first = first.and(Err(error));
             }
         }
+        for parent in self.build_directories() {
+            // Most engines have never built.
+            let Ok(list) = std::fs::read_dir(&parent) else { continue };
+            for entry in list.flatten() {
+                let name = entry.file_name();
+                let pid = name.to_str().and_then(|name| name.split('-').next()?.parse().ok());
+                if pid.is_none_or(number)
+                    && let Err(error) = std::fs::remove_dir_all(entry.path())
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    let doing = format!("remove {}", entry.path().display());
+                    first = first.and(Err(Error::system(doing, error)));
+                }
+            }
+        }
         first
+    }
+
+    /// Where builds have directories of their own, with names that begin with the number of the process and `-`: contexts that
+    /// were sent or fetched, and what steps are given, secrets among it.
+    pub fn build_directories(&self) -> [PathBuf; 2] {
+        [self.data_root().join("cache/uploads"), self.run_root().join("build")]
     }
 
     /// The result of the step with this key.

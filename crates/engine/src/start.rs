@@ -741,14 +741,16 @@ fn relax_rlimits(process: &mut runtime::plan::Process, record: &Record) {
     }
 }
 
-/// What a starter asks of the streams; a person who waits for a `--rm` container owns it.
+/// What a starter asks of the streams; a person who waits for a `--rm` container owns it, and a
+/// build its steps.
 pub(crate) fn attach_of(record: &Record, wanted: AttachOptions, starter: Starter) -> Attach {
     Attach {
         id: record.id.clone(),
         stdin: wanted.stdin,
         stdout: wanted.stdout,
         stderr: wanted.stderr,
-        owner: starter == Starter::Person && record.definition.host.auto_remove,
+        owner: starter == Starter::Person
+            && (record.definition.host.auto_remove || record.definition.builder.is_some()),
     }
 }
 

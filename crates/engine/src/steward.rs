@@ -1,7 +1,8 @@
 //! The steward: an engine process that does what must be done when nobody is there.
 //!
 //! The keeper starts it when a container has ended that must be removed or started
-//! again, or while one has health checks. It holds nothing: what is to be done is in the
+//! again, while one has health checks, or when whoever a container belongs to is gone: the steps
+//! of a build that was killed are ended. It holds nothing: what is to be done is in the
 //! database, so it may be killed at any time, and it leaves when nothing is left to do.
 
 use std::collections::HashMap;
@@ -70,6 +71,8 @@ impl Engine {
         let mut checks = Checks::new();
         loop {
             self.reconcile_all()?;
+            // What can't be removed now is tried again by the next build.
+            let _ = self.sweep_steps();
             // The files of containers that removed themselves; what can't be deleted now
             // is tried again next time, and `system df` shows it.
             let _ = self.store().empty_trash_now();

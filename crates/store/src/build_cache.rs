@@ -17,6 +17,21 @@ use crate::tree::{TreeOptions, finish_stream, tree_stream};
 use crate::unpack::{UnpackOptions, unpack};
 use crate::{Error, ImageRecord, Result, Store, WritableLayer, files, overlay};
 
+/// A stream that fails as soon as nobody wants it any more.
+struct Wanted<'a, R> {
+    inner: &'a mut R,
+    wanted: &'a dyn Fn() -> bool,
+}
+
+impl<R: std::io::Read> std::io::Read for Wanted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if !(self.wanted)() {
+            return Err(std::io::Error::other("it was given up"));
+        }
+        self.inner.read(buffer)
+    }
+}
+
 /// The result of a build step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedStep {
@@ -167,20 +182,28 @@ impl Store {
 
     /// Makes a layer of what was changed in a writable layer. No time in it is later than `epoch` (seconds since
     /// 1970), and none is finer than a second. The caller holds the store ([`Store::hold`]) until something
-    /// refers to the layer. Returns its diff ID and the bytes of its files.
+    /// refers to the layer. Returns its diff ID and the bytes of its files. It is given up as soon as `wanted` says no.
     ///
     /// # Errors
     /// A full disk; a file that cannot be read. Nothing is left behind then.
-    pub fn commit_layer(&self, layer: &WritableLayer, epoch: i64) -> Result<(DiffId, u64)> {
+    pub fn commit_layer(
+        &self,
+        layer: &WritableLayer,
+        epoch: i64,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(DiffId, u64)> {
         self.writable_store()?;
         let upper = layer
             .upper()
             .try_clone_to_owned()
             .map_err(io(|| "duplicating a descriptor".to_owned()))?;
-        let options = TreeOptions { overlay: true, root: true, latest: Some(epoch) };
+        // A layer that was made upon nothing may come to lie upon others (`COPY --link`), whose root stays as it is.
+        let root = !layer.layers().is_empty();
+        let options = TreeOptions { overlay: true, root, latest: Some(epoch) };
         let (mut reader, writer) = tree_stream(upper, options);
-        let staged =
-            self.stage_layer(Incoming::Stream(&mut reader), "the step's changes", None, &mut ());
+        let mut source = Wanted { inner: &mut reader, wanted };
+        let what = "the step's changes";
+        let staged = self.stage_layer(Incoming::Stream(&mut source), what, None, &mut ());
         finish_stream(reader, writer)?;
         let staged = staged?;
         let mut layers = layer.layers().to_vec();

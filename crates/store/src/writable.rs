@@ -245,7 +245,13 @@ impl Store {
         let upper = files::open_dir(&fd, c"upper").map_err(io(what))?;
         let work = files::open_dir(&fd, c"work").map_err(io(what))?;
         // The root of an overlay has the attributes of the upper directory.
-        let root = below.root()?;
+        let root = match record.directory {
+            // Nothing lies below that could say.
+            None if record.layers.is_empty() => {
+                RootInfo { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) }
+            }
+            _ => below.root()?,
+        };
         if root.uid != 0 || root.gid != 0 {
             let (uid, gid) =
                 (rustix::fs::Uid::from_raw(root.uid), rustix::fs::Gid::from_raw(root.gid));

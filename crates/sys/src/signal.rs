@@ -39,6 +39,27 @@ pub fn block_and_watch(signals: &[i32]) -> Result<std::os::fd::OwnedFd> {
     }
 }
 
+/// No signal is blocked any more. A program inherits what was blocked in the thread that started it.
+pub fn unblock_all() {
+    // SAFETY: the mask is a valid empty set, initialised by sigemptyset.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Whether whoever started this process has it ignore the signal (`nohup`). A blocked signal is heard of all the same.
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: a null action changes nothing; the old one is written to a structure of the right type, which is
+    // read only if the call succeeded.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0
+            && old.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// Lets the signals through again; what came meanwhile and was not read takes effect now.
 pub fn unblock(signals: &[i32]) -> Result<()> {
     // SAFETY: the set is initialised by sigemptyset before use.

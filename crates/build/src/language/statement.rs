@@ -171,6 +171,8 @@ fn unquote(raw: &str, escape: char) -> Option<String> {
             (None, '\'' | '"') => quote = Some(c),
             (Some(q), c) if q == c => quote = None,
             (None | Some('"'), c) if c == escape => out.extend(chars.next()),
+            // More words follow: it is the shell's.
+            (None, c) if c.is_whitespace() => return None,
             (_, c) => out.push(c),
         }
     }

@@ -1,6 +1,7 @@
 //! Build an image from a Dockerfile.
 
 mod cache;
+mod given_up;
 mod live;
 mod show;
 mod there;
@@ -10,7 +11,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use build::lock::LockFile;
-use build::{File, Options};
+use build::{File, Options, Stop};
 
 use crate::context::{self, Context};
 use crate::door::Door;
@@ -22,16 +23,22 @@ use crate::values::opts::{parse_extra_host, parse_ulimit};
 use crate::values::size::{parse_size, parse_swap};
 use show::Show;
 
+/// Exit code of a build that was given up, as a shell says that a signal ended it.
+const GIVEN_UP: u8 = 130;
+
 /// Options of the verb.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Add a line to /etc/hosts of the steps (host:ip)
     #[arg(long, value_name = "list", value_parser = parse_extra_host)]
     add_host: Vec<String>,
+    /// Let steps have what gives them power over this machine: network.host, security.insecure
+    #[arg(long, value_name = "strings", value_delimiter = ',')]
+    allow: Vec<String>,
     /// Value of an ARG
     #[arg(long, value_name = "list")]
     build_arg: Vec<String>,
-    /// Another context: name=directory or name=docker-image://image
+    /// Another context: name=directory, name=docker-image://image, or the address of a repository or an archive
     #[arg(long, value_name = "list")]
     build_context: Vec<String>,
     /// Results of other builds: name, type=registry,ref=name or type=local,src=directory
@@ -182,9 +189,12 @@ impl Verb for Args {
             Door::Local(engine) => engine,
             Door::Remote(remote) => return self.there(&remote),
         };
+        let stop = given_up::watch(context)?;
         let mut held = Held::default();
-        let (file, files) = self.input(context, &engine, &mut held)?;
+        let (file, files) = self.input(context, &engine, &mut held, &stop)?;
         let mut options = Options::new(file, files);
+        options.taken = held.fetched.as_ref().and_then(|fetched| fetched.taken.clone());
+        options.stop = stop.clone();
         self.fill(&mut options)?;
         let outputs =
             self.output.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
@@ -198,11 +208,11 @@ impl Verb for Args {
             return Ok(0);
         }
         let client = crate::registries::client(context, false)?;
-        let mut show = Show::new(&self.progress, self.quiet)?;
+        let mut show = Show::new(&self.progress, self.quiet, stop.clone())?;
         let build = if self.verify { build::verify::verify } else { build::build };
         let built = build(&engine, Some(&client), &options, &mut show).map_err(shown)?;
         for output in &outputs {
-            output.write(&engine, &built, &self.tag)?;
+            output.write(&engine, &built, &self.tag, &stop)?;
         }
         show.end(&built, &self.tag);
         let Some(image) = &built.image else { return Ok(0) };
@@ -258,8 +268,7 @@ fn check(file: &build::language::file::Dockerfile) -> Outcome {
 fn shown(error: build::Error) -> anyhow::Error {
     match error {
         build::Error::Engine(error) => error.into(),
-        // As a shell says that a signal ended it.
-        build::Error::GivenUp => Failure::new(130, error.to_string()).into(),
+        build::Error::GivenUp => Failure::new(GIVEN_UP, error.to_string()).into(),
         other => Failure::new(1, other.to_string()).into(),
     }
 }
@@ -285,18 +294,21 @@ impl Args {
         context: &Context,
         engine: &engine::Engine,
         held: &mut Held,
+        stop: &Stop,
     ) -> anyhow::Result<(File, build::Context)> {
         let path = super::one(&self.args)?;
         if build::remote::is_remote(path) && !Path::new(path).exists() {
             let client = crate::registries::client(context, false)?;
-            let context = build::remote::context(engine, &client, path).map_err(shown)?;
+            let lock = self.lock_file();
+            let context = build::remote::locked_context(engine, &client, path, lock.as_ref(), stop)
+                .map_err(shown)?;
             let context = held.fetched.insert(context);
             let name = self.file.clone().unwrap_or_else(|| "Dockerfile".into());
             let file = context.file.clone().unwrap_or(File::InContext(name));
             return Ok((file, context.context.clone()));
         }
         if path == "-" {
-            return self.standard_input(engine, &mut held.unpacked);
+            return self.standard_input(engine, &mut held.unpacked, stop);
         }
         self.directory(path)
     }
@@ -332,7 +344,10 @@ impl Args {
         &self,
         engine: &engine::Engine,
         unpacked: &mut Option<build::upload::Unpacked>,
+        stop: &Stop,
     ) -> anyhow::Result<(File, build::Context)> {
+        // Whoever writes it may take as long as they like.
+        let _deaf = stop.deaf();
         let mut stdin = std::io::stdin().lock();
         let mut start = Vec::new();
         Read::by_ref(&mut stdin).take(512).read_to_end(&mut start)?;
@@ -355,7 +370,24 @@ impl Args {
         Ok((File::Text { name: "Dockerfile".into(), text, ignore: None }, build::Context::Empty))
     }
 
+    fn lock_file(&self) -> Option<LockFile> {
+        let update = self.lock_update;
+        self.lock.as_ref().map(|path| LockFile { path: path.into(), update })
+    }
+
     fn fill(&self, options: &mut Options) -> anyhow::Result<()> {
+        for what in &self.allow {
+            match what.as_str() {
+                "network.host" => options.allow.network_host = true,
+                "security.insecure" => options.allow.security_insecure = true,
+                // Here a build reads what it was told to, and nothing else.
+                text if text == "ssh" || text.starts_with("fs") => {}
+                other => {
+                    let why = "expected network.host or security.insecure";
+                    return Err(Failure::new(1, format!("--allow {other}: {why}")).into());
+                }
+            }
+        }
         for text in &self.build_arg {
             match text.split_once('=') {
                 Some((name, value)) => {
@@ -374,15 +406,17 @@ impl Args {
                 text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(|| {
                     Failure::new(1, format!("invalid context value: {text}, expected key=value"))
                 })?;
-            if !value.contains("://") && !Path::new(value).is_dir() {
+            let known = Path::new(value).is_dir()
+                || value.starts_with("docker-image://")
+                || build::remote::is_remote(value);
+            if !known && !value.contains("://") {
                 let message =
                     format!("failed to get build context {name}: {value} is no directory");
                 return Err(Failure::new(1, message).into());
             }
-            if value.contains("://") && !value.starts_with("docker-image://") {
-                let message =
-                    format!("--build-context {text}: give a directory or docker-image://name");
-                return Err(Failure::new(1, message).into());
+            if !known {
+                let why = "give a directory, docker-image://name, or the address of a repository or an archive";
+                return Err(Failure::new(1, format!("--build-context {text}: {why}")).into());
             }
             options.named_contexts.insert(name.to_lowercase(), value.to_owned());
         }
@@ -397,8 +431,7 @@ impl Args {
         if self.lock_update && self.lock.is_none() {
             return Err(Failure::new(1, "--lock-update needs --lock FILE").into());
         }
-        let update = self.lock_update;
-        options.lock = self.lock.as_ref().map(|path| LockFile { path: path.into(), update });
+        options.lock = self.lock_file();
         if self.debug_on_failure {
             let from_stdin =
                 self.args.iter().any(|path| path == "-") || self.file.as_deref() == Some("-");
@@ -516,6 +549,7 @@ impl Output {
         engine: &engine::Engine,
         built: &build::Built,
         tags: &[String],
+        stop: &Stop,
     ) -> anyhow::Result<()> {
         let format = match self.kind {
             Kind::Image => return Ok(()),
@@ -527,7 +561,7 @@ impl Output {
             Kind::Oci => Some(engine::ArchiveFormat::OciLayout),
             Kind::Tar => None,
         };
-        let mut out: Box<dyn Write> = match &self.path {
+        let out: Box<dyn Write> = match &self.path {
             None if std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
                 let why = "an archive is not for a terminal; give dest= or redirect";
                 return Err(Failure::new(1, format!("--output: {why}")).into());
@@ -539,16 +573,29 @@ impl Output {
                 Box::new(std::io::BufWriter::new(file))
             }
         };
-        match (format, &built.image) {
-            (Some(format), Some(image)) => {
-                let names =
-                    if tags.is_empty() { vec![image.id.to_string()] } else { tags.to_vec() };
-                engine.save(&names, format, &mut out)?;
+        let mut out = stop.within(out);
+        let mut write = || -> anyhow::Result<()> {
+            match (format, &built.image) {
+                (Some(format), Some(image)) => {
+                    let names =
+                        if tags.is_empty() { vec![image.id.to_string()] } else { tags.to_vec() };
+                    engine.save(&names, format, &mut out)?;
+                }
+                _ => build::output::tar(engine, &built.layers, &mut out).map_err(shown)?,
             }
-            _ => build::output::tar(engine, &built.layers, &mut out).map_err(shown)?,
+            Ok(out.flush()?)
+        };
+        let written = write();
+        if written.is_err()
+            && let Some(path) = self.path.as_ref().filter(|path| path.is_file())
+        {
+            // Half an archive is none.
+            let _ = std::fs::remove_file(path);
         }
-        out.flush()?;
-        Ok(())
+        match written {
+            Err(_) if stop.is_set() => Err(shown(build::Error::GivenUp)),
+            other => other,
+        }
     }
 }
 

@@ -129,3 +129,75 @@ fn a_build_is_given_up_in_the_middle_of_a_file() {
     assert_eq!(fs::read_dir(e.data_root().join("containers")).unwrap().count(), 0);
     e.finish();
 }
+
+/// The shape of what most builds are: a compiler installed with a cache mount, a program compiled, and only it kept.
+#[test]
+fn a_program_is_built_and_only_it_is_kept() {
+    const FILE: &str = "\
+FROM bb AS compiler
+RUN --mount=type=bind,from=packages,target=/packages --mount=type=cache,target=/var/cache/pkg \\
+    cd /packages && for p in *.tar; do [ -e /var/cache/pkg/$p ] || { cp $p /var/cache/pkg/ && echo fetched $p; }; done; \\
+    tar -xf /var/cache/pkg/cc.tar -C /
+FROM compiler AS build
+WORKDIR /src
+COPY *.c ./
+RUN cc -o hello main.c greet.c && ./hello
+FROM scratch
+COPY --from=build /bin/busybox /bin/sh
+COPY --from=build --chmod=755 /src/hello /hello
+USER 7
+ENTRYPOINT [\"/hello\"]
+";
+    let e = Engine::new();
+    let compiler =
+        "#!/bin/sh\nout=$2; shift 2; { echo '#!/bin/sh'; cat \"$@\"; } > $out; chmod 755 $out\n";
+    let files = [("Dockerfile", FILE), ("main.c", "echo main\n"), ("greet.c", "echo hello\n")];
+    let dir = context(&e, "ctx", &files);
+    let package = context(&e, "package", &[("bin/cc", compiler)]);
+    let packages = e.path("packages");
+    fs::create_dir_all(&packages).unwrap();
+    let mut pack = std::process::Command::new("tar");
+    pack.arg("--mode=755").arg("-C").arg(&package).arg("-cf").arg(packages.join("cc.tar")).arg(".");
+    assert!(pack.status().unwrap().success());
+    let packages = format!("packages={}", packages.display());
+    let build = |more: &[&str]| build(&e, &dir, &[&["--build-context", &packages], more].concat());
+    let said = build(&["-t", "one"]);
+    assert!(said.contains("fetched cc.tar") && said.contains("hello\n"), "{said}");
+    assert!(build(&["-t", "again"]).contains("0 steps done"));
+    // What the cache mount has is not fetched again, and makes no difference.
+    let said = build(&["-t", "two", "--no-cache"]);
+    assert!(!said.contains("CACHED") && !said.contains("fetched cc.tar"), "{said}");
+    build(&["-t", "three", "--verify"]);
+    let id = |name: &str| e.inspect("{{.Id}}", name);
+    for other in ["again", "two", "three"] {
+        assert_eq!(id(other), id("one"), "{other}");
+    }
+    assert_eq!(e.ok(["run", "--rm", "--network", "none", "one"]), "main\nhello");
+    assert!(e.ok(["builder", "du"]).contains("mount /var/cache/pkg"));
+    e.finish();
+}
+
+#[test]
+fn here_documents_are_the_shells_where_more_than_one_word_is_there() {
+    let e = Engine::new();
+    let file = "FROM bb\nRUN <<EOF cat\nfor cat\nEOF\nRUN <<EOF\necho for sh\nEOF\n\
+        RUN <<A cat - <<B\nno A\nA\nonly B\nB\nRUN <<-'Q Q' cat\n\t$HOME\nQ Q\n";
+    let said = build(&e, &context(&e, "ctx", &[("Dockerfile", file)]), &[]);
+    for wanted in ["for cat\n", " for sh\n", " only B\n", " $HOME\n"] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    e.finish();
+}
+
+#[test]
+fn parents_are_kept_behind_a_dot() {
+    let e = Engine::new();
+    let file = "FROM bb AS b\nRUN mkdir -p /r/s/t && echo > /r/s/t/u\nFROM bb\n\
+        COPY --parents src/./*/b src/a/*/./one.txt ./src/c/two.txt src/./c/ /p/\n\
+        COPY --parents --from=b /r/s/./t/u /q/\nRUN find /p /q -type f | sort | tr '\\n' ' '\n";
+    let files = [("Dockerfile", file), ("src/a/b/one.txt", "1"), ("src/c/two.txt", "2")];
+    let said = build(&e, &context(&e, "ctx", &files), &[]);
+    let wanted = "/p/a/b/one.txt /p/c/two.txt /p/one.txt /p/src/c/two.txt /q/t/u";
+    assert!(said.contains(wanted), "{said}");
+    e.finish();
+}

@@ -20,7 +20,7 @@ fn one_layer_shows_the_same_files() {
     fs::write(dir.join("Dockerfile"), &file).unwrap();
     build(&e, &dir, &["-t", "many"]);
     let said = build(&e, &dir, &["-t", "one", "--squash"]);
-    assert!(said.contains("1 steps done, 4 from the cache"), "{said}");
+    assert!(said.contains("1 step done, 4 from the cache"), "{said}");
     let layers = |name: &str| e.inspect("{{json .RootFS.Layers}}", name).matches("sha256:").count();
     assert_eq!((layers("base:1"), layers("many"), layers("one")), (2, 6, 3));
     let show = "cd /; find . -xdev \\( -path ./proc -o -path ./sys -o -path ./dev -o -path './etc/host*' -o -path ./etc/resolv.conf \\) -prune \

@@ -420,7 +420,7 @@ fn a_killed_build_leaves_only_what_the_next_one_uses() {
     fs::write(dir.join("Dockerfile"), "FROM bb\nRUN echo first > /first\nRUN echo second\n")
         .unwrap();
     let said = build(&e, &dir, &["-t", "k"]);
-    assert!(said.contains("1 steps done, 1 from the cache"), "{said}");
+    assert!(said.contains("1 step done, 1 from the cache"), "{said}");
     until("nothing runs", || !running());
     e.finish();
 }

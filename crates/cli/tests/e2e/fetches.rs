@@ -213,6 +213,45 @@ fn git_repositories() {
     assert!(said.contains("no branch or tag nosuch"), "{said}");
     let said = e.fails(1, ["build", &format!("{at}#main:up")]);
     assert!(said.contains("no directory up"), "{said}");
+    // The files have the time of the commit, so that it does not matter when they were fetched.
+    let id = || e.ok(["build", "-q", "--network", "none", "--no-cache", &format!("{at}#v1")]);
+    let first = id();
+    // In another second of the clock.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(id(), first);
+    // A locked context stays at its commit, too.
+    let lock = e.path("context-lock");
+    let lock = ["build", "--network", "none", "--no-cache", "--lock", lock.to_str().unwrap()];
+    let locked = |more: &[&str]| {
+        let output = e.run(lock.iter().chain(more));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let main = format!("{at}#main");
+    assert!(locked(&[&main]).contains("four\n"));
+    fs::write(repository.join("f"), "five\n").unwrap();
+    git(&repository, &["commit", "-qam", "five"]);
+    assert!(locked(&[&main]).contains("four\n"));
+    let said = e.fails(1, lock.iter().chain(&[at]));
+    assert!(said.contains("is not in the lock file"), "{said}");
+    assert!(locked(&["--lock-update", &main]).contains("five\n"));
+
+    // Named contexts, in two stages at once.
+    let named = "FROM bb AS one\nCOPY --from=r f /f\nRUN cat /f\n\
+        FROM bb\nRUN --mount=from=r,source=sub,target=/m /m/run\nCOPY --from=one /f /\n";
+    fs::write(dir.join("Dockerfile"), named).unwrap();
+    let by_name = format!("r={main}");
+    let named = ["--build-context", &by_name, dir.to_str().unwrap()];
+    assert!(locked(&[&["--lock-update"], &named[..]].concat()).contains("five\n"));
+    fs::write(repository.join("f"), "six\n").unwrap();
+    git(&repository, &["commit", "-qam", "six"]);
+    let said = locked(&named);
+    assert!(said.contains("five\n") && said.contains("ran\n"), "{said}");
+    let by_name = format!("r={at}#nosuch");
+    let said = e.fails(1, ["build", "--build-context", &by_name, dir.to_str().unwrap()]);
+    assert!(said.contains("Dockerfile:2") && said.contains("no branch or tag nosuch"), "{said}");
+    assert_eq!(fs::read_dir(e.data_root().join("cache/uploads")).unwrap().count(), 0);
+
     let output = e.command().env("PATH", "/nonexistent").args(["build", at]).output().unwrap();
     assert!(text(&output.stderr).contains("install it"), "{}", text(&output.stderr));
     e.finish();

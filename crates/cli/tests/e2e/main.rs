@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod build_ends;
 mod build_mounts;
 mod build_results;
 mod build_services;

@@ -75,7 +75,7 @@ fn a_cache_goes_to_another_engine() {
     build(&w, "one", &["--cache-to", &format!("{to},mode=min,mounts=false")]);
     assert_eq!((all, blobs()), (6, 4));
     let said = build(&w, "six", &["--cache-from", &from]);
-    assert!(said.contains("lines 1") && said.contains("1 steps done, 2 from the cache"), "{said}");
+    assert!(said.contains("lines 1") && said.contains("1 step done, 2 from the cache"), "{said}");
 
     // What is damaged, or no cache, is not used, and the build goes on.
     for entry in fs::read_dir(local.join("blobs/sha256")).unwrap() {

@@ -106,6 +106,8 @@ impl Keeper {
                     }
                     if c.owner == Some(token) {
                         c.owner = None;
+                        // If it was killed, a step of a build has nobody any more who ends it.
+                        self.steward_wanted = true;
                     }
                     if attach.stdin && c.record.stdin_once && !c.record.tty {
                         self.close_input(&attach.id);

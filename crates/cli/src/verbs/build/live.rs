@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use build::Event;
 
-use super::show::SIGNALS;
 use crate::output::clean;
 
 /// How often it is drawn.
@@ -32,8 +31,6 @@ impl Live {
         let (stop, stopped) = channel();
         let theirs = Arc::clone(&view);
         let spawned = std::thread::Builder::new().name("view".into()).spawn(move || {
-            // Signals are for the thread that knows what to do with them.
-            let _ = sys::signal::block_and_watch(&SIGNALS);
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 draw(&theirs);
             }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use build::Event;
+use build::{Event, Stop};
 use engine::AttachOptions;
 
 use super::live::Live;
@@ -13,9 +13,6 @@ use crate::door::Attachment;
 use crate::failure::Failure;
 use crate::output::clean;
 use crate::stream::Join;
-
-/// What asks us to end: SIGINT, SIGTERM, SIGHUP.
-pub(super) const SIGNALS: [i32; 3] = [2, 15, 1];
 
 /// Shows what happens, on standard error.
 pub(super) struct Show {
@@ -27,12 +24,12 @@ pub(super) struct Show {
     open: BTreeMap<usize, Vec<u8>>,
     /// Layers that were reported as fetched.
     fetched: Vec<String>,
-    /// Signals that came while a command ran.
-    signals: Option<OwnedFd>,
+    /// Readable when the build is to end.
+    stop: Stop,
 }
 
 impl Show {
-    pub(super) fn new(progress: &str, quiet: bool) -> Result<Self, Failure> {
+    pub(super) fn new(progress: &str, quiet: bool, stop: Stop) -> Result<Self, Failure> {
         if !["auto", "plain", "json", "quiet", "tty"].contains(&progress) {
             return Err(Failure::new(
                 1,
@@ -55,7 +52,7 @@ impl Show {
             live: live.then(Live::new),
             open: BTreeMap::new(),
             fetched: Vec::new(),
-            signals: None,
+            stop,
         })
     }
 
@@ -126,7 +123,8 @@ impl Show {
             return;
         }
         self.line("");
-        self.line(&format!("{} steps done, {} from the cache", built.done, built.cached));
+        let steps = if built.done == 1 { "step" } else { "steps" };
+        self.line(&format!("{} {steps} done, {} from the cache", built.done, built.cached));
         let Some(image) = &built.image else { return };
         self.line(&format!("image {}", image.id));
         for tag in tags {
@@ -174,10 +172,7 @@ impl build::Progress for Show {
     }
 
     fn begin_command(&mut self) -> Option<OwnedFd> {
-        // Until its container is gone a signal ends the command first, and then us.
-        let watch = sys::signal::block_and_watch(&SIGNALS).ok()?;
-        self.signals = watch.try_clone().ok();
-        Some(watch)
+        self.stop.fd()?.try_clone_to_owned().ok()
     }
 
     fn enter(&mut self, engine: &engine::Engine, id: &str, failure: &build::Error) {
@@ -201,13 +196,5 @@ impl build::Progress for Show {
         if let Err(error) = joined {
             self.line(&format!("WARNING: no shell: {error:#}"));
         }
-    }
-
-    fn end_command(&mut self) {
-        // What was heard has had its effect: the build is given up.
-        if let Some(signals) = self.signals.take() {
-            while matches!(sys::signal::next(signals.as_fd()), Ok(Some(_))) {}
-        }
-        let _ = sys::signal::unblock(&SIGNALS);
     }
 }

@@ -24,6 +24,7 @@ impl Args {
             (!self.cache_from.is_empty(), "--cache-from"),
             (!self.cache_to.is_empty(), "--cache-to"),
             (!self.build_context.is_empty(), "--build-context"),
+            (!self.allow.is_empty(), "--allow"),
             (!self.no_cache_filter.is_empty(), "--no-cache-filter"),
             (!self.output.is_empty(), "--output"),
             (!self.service.is_empty(), "--service"),
