@@ -103,6 +103,21 @@ fn the_end_of_an_execs_input() {
     served.finish();
 }
 
+/// A client that looks for a BuildKit is answered in HTTP/2; what it is told is tested beside the code.
+#[test]
+fn a_connection_for_calls() {
+    let served = Served::new();
+    let (head, mut stream) = connect(&served, &upgrade("/grpc", "h2c", ""));
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains("h2c"), "{head}");
+    // The preface, and settings of which there are none.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let mut frame = [0; 9];
+    stream.read_exact(&mut frame).unwrap();
+    assert_eq!((frame[3], frame[4]), (4, 0), "settings come first");
+    drop(stream);
+    served.finish();
+}
+
 #[test]
 fn detach_keys() {
     let served = Served::new();
