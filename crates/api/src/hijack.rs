@@ -338,7 +338,7 @@ async fn exchange<R: AsyncRead + Unpin>(
 ) -> io::Result<Option<i32>> {
     let other = |e: engine::Error| io::Error::other(e.message);
     let readable = watched(attachment.fd().try_clone_to_owned(), Interest::READABLE)?;
-    let writable = attachment
+    let mut writable = attachment
         .stdin_fd()
         .map(|fd| watched(fd.try_clone_to_owned(), Interest::WRITABLE))
         .transpose()?;
@@ -373,7 +373,8 @@ async fn exchange<R: AsyncRead + Unpin>(
                 match read {
                     Ok(0) | Err(_) => {
                         input = None;
-                        if writable.is_some() {
+                        // An exec's is a pipe, and this is one more descriptor of its end.
+                        if writable.take().is_some() {
                             let _ = attachment.close_stdin();
                         }
                     }

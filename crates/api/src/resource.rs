@@ -1,5 +1,6 @@
 //! A file for each of Docker's resources.
 
+pub(crate) mod buildkit;
 pub(crate) mod builds;
 pub(crate) mod containers;
 pub(crate) mod events;

@@ -5,7 +5,7 @@ use hyper::{Method, StatusCode};
 use crate::answer::{Failure, Outcome};
 use crate::request::Request;
 use crate::resource::{
-    builds, containers, events, exec, images, networks, streams, swarm, system, volumes,
+    buildkit, builds, containers, events, exec, images, networks, streams, swarm, system, volumes,
 };
 use crate::server::Server;
 
@@ -118,10 +118,8 @@ pub(crate) async fn answer(request: Request, server: &Server) -> Outcome {
         }
         ["build"] if post => builds::build(request, server).await,
         ["build", "prune"] if post => builds::prune(request, server).await,
-        ["session" | "grpc", ..] if post => Err(Failure::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "this engine builds without BuildKit's sessions: set DOCKER_BUILDKIT=0",
-        )),
+        ["grpc"] if post => buildkit::calls(request, server),
+        ["session"] if post => buildkit::none(),
         _ => Err(Failure::no_page()),
     }
 }

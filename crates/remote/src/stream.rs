@@ -161,9 +161,12 @@ fn dial_tcp(name: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// What is run on the other host; Docker's name first, for that is what the address says.
-const DIAL: &str = "if command -v docker >/dev/null 2>&1; then exec docker system dial-stdio; \
-                    else exec wherry system dial-stdio; fi";
+/// What is run on the other host, whatever shell its user has. Docker's name comes first, for that is what the address
+/// says; but where its client alone is there, beside Wherry and without an engine, Wherry is meant.
+const DIAL: &str = "sh -c 'if command -v docker >/dev/null 2>&1 && { \
+                    ! command -v wherry >/dev/null 2>&1 || [ -n \"$DOCKER_HOST\" ] || \
+                    [ -S /var/run/docker.sock ] || [ -S \"$XDG_RUNTIME_DIR/docker.sock\" ]; }; \
+                    then exec docker system dial-stdio; else exec wherry system dial-stdio; fi'";
 
 fn dial_ssh(user: Option<&str>, name: &str, port: Option<u16>) -> io::Result<Stream> {
     let (ours, theirs) = UnixStream::pair()?;

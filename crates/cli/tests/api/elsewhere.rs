@@ -304,6 +304,19 @@ fn over_ssh_without_a_server() {
         child.stdin.take().unwrap().write_all(b"typed\n").unwrap();
         assert_eq!(good(child.wait_with_output().unwrap()), "typed", "{program}");
     }
+    // Docker's client alone, without an engine, is in nobody's way.
+    if !Path::new("/var/run/docker.sock").exists() {
+        fs::rename(bin.join("docker"), bin.join("wherry")).unwrap();
+        fs::write(bin.join("docker"), "#!/bin/sh\necho no engine >&2\nexit 1\n").unwrap();
+        fs::set_permissions(
+            bin.join("docker"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        let mut command = call(WHERRY, &["images", "-q"]);
+        command.env_remove("XDG_RUNTIME_DIR");
+        assert_eq!(good(command.output().unwrap()).len(), 12);
+    }
     // The server that was started for it leaves by itself.
     let socket = engine.run_root().join("dial.sock");
     until("the end of the server", || UnixStream::connect(&socket).is_err());

@@ -109,33 +109,53 @@ fn missing(value: &Value, path: &str, problems: &mut Vec<String>) {
     }
 }
 
-/// Fields that the reference has and this engine leaves out, as docs/api.md says.
-const LEFT_OUT: [(&str, &[&str]); 10] = [
-    // Of a container without a network.
-    ("GET /containers/{id}/stats", &["networks", "os_type"]),
+/// What docs/compatibility.md says is not there: the tables of its part on the API.
+struct Page {
+    /// Method and path, and the status that says so.
+    refused: Vec<(String, u16)>,
+    /// Method and path, and a field that is left out of the answer.
+    left_out: Vec<(String, String)>,
+}
+
+impl Page {
+    fn read() -> Self {
+        let page = include_str!("../../../../docs/compatibility.md");
+        let part = page.split("\n## The HTTP API\n").nth(1).unwrap();
+        let part = part.split("\n### ").next().unwrap();
+        let (mut refused, mut left_out) = (Vec::new(), Vec::new());
+        for row in part.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [what, second, why] = cells[..] else { panic!("a row of three cells: {row}") };
+            assert!(!why.is_empty(), "without a reason: {row}");
+            let quoted = |text: &str| {
+                let parts = text.split('`').skip(1).step_by(2);
+                parts.map(str::to_owned).collect::<Vec<_>>()
+            };
+            for path in quoted(what) {
+                match second.parse() {
+                    Ok(status) => refused.push((path, status)),
+                    Err(_) => left_out
+                        .extend(quoted(second).into_iter().map(|field| (path.clone(), field))),
+                }
+            }
+        }
+        assert!(refused.len() > 30 && left_out.len() > 10);
+        Self { refused, left_out }
+    }
+}
+
+/// Fields that are there at times only, and not of what is asked for here.
+const AT_TIMES: [(&str, &[&str]); 7] = [
+    // Of a container with a network.
+    ("GET /containers/{id}/stats", &["networks"]),
     // Only where it is true, as in Docker.
     ("GET /version", &["Experimental"]),
-    // Only where it was asked for, or where there is any.
-    ("GET /containers/{id}/json", &["SizeRw", "SizeRootFs", "Storage", "ImageManifestDescriptor"]),
-    ("GET /images/{name}/json", &["Variant", "OsVersion", "Manifests", "Descriptor", "Identity"]),
-    ("GET /exec/{id}/json", &[]),
-    // A cluster's.
-    ("GET /networks/{id}", &["Peers", "Services", "Status", "ConfigFrom"]),
-    ("GET /volumes/{name}", &["ClusterVolume", "UsageData", "Status"]),
-    ("POST /volumes/create", &["ClusterVolume", "UsageData", "Status"]),
-    (
-        "GET /info",
-        &[
-            "KernelMemoryTCP",
-            "FirewallBackend",
-            "DiscoveredDevices",
-            "CDISpecDirs",
-            "Containerd",
-            "DefaultAddressPools",
-            "ProductLicense",
-            "SystemTime",
-        ],
-    ),
+    // Only where it was asked for.
+    ("GET /containers/{id}/json", &["SizeRw", "SizeRootFs"]),
+    ("GET /volumes/{name}", &["UsageData"]),
+    ("POST /volumes/create", &["UsageData"]),
+    // Only where there is any.
+    ("GET /images/{name}/json", &["Variant", "OsVersion"]),
     ("POST /containers/{id}/wait", &["Error"]),
 ];
 
@@ -143,6 +163,7 @@ const LEFT_OUT: [(&str, &[&str]); 10] = [
 fn every_path_and_method() {
     let rows: Vec<Row> = serde_json::from_str(include_str!("reference.json")).unwrap();
     assert!(rows.len() > 100);
+    let page = Page::read();
     let served = Served::new();
     let engine = &served.engine;
     let run = |name: &str, more: &[&str]| {
@@ -408,11 +429,18 @@ fn every_path_and_method() {
         let value: Value = serde_json::from_slice(first).unwrap();
         let mut lacking = Vec::new();
         fields.iter().for_each(|field| missing(&value, field, &mut lacking));
-        let left_out =
-            LEFT_OUT.iter().find(|(l, _)| *l == label).map_or(&[][..], |(_, names)| names);
-        for name in row.known.iter().filter(|name| !left_out.contains(&name.as_str())) {
-            if value.is_object() && value.get(name).is_none() {
-                lacking.push(format!("{name} is missing"));
+        let at_times =
+            AT_TIMES.iter().find(|(l, _)| *l == label).map_or(&[][..], |(_, names)| names);
+        for name in row.known.iter().filter(|_| value.is_object()) {
+            let left_out = page.left_out.iter().any(|(l, field)| *l == label && field == name);
+            match value.get(name) {
+                None if !left_out && !at_times.contains(&name.as_str()) => {
+                    lacking.push(format!("{name} is missing"));
+                }
+                Some(_) if left_out => {
+                    lacking.push(format!("{name} is there, and the page says it is not"));
+                }
+                _ => {}
             }
         }
         problems.extend(lacking.into_iter().map(|what| format!("{label}: {what}")));
@@ -421,26 +449,27 @@ fn every_path_and_method() {
         let answer = ask(&served, method, target, headers, body);
         check(method, path, &answer, *expected);
     }
-    // What this engine has not, said with Docker's status codes.
-    for row in &rows {
-        let first = row.path.split('/').nth(1).unwrap_or_default();
-        let expected = match (first, row.path.as_str()) {
-            ("swarm", "/swarm/init" | "/swarm/join" | "/swarm/unlock") => 501,
-            ("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", _) => 503,
-            ("session", _) => 501,
-            ("plugins", "/plugins") => continue,
-            ("plugins", "/plugins/pull" | "/plugins/create") => 501,
-            ("plugins", _) => 404,
-            // Volumes of clusters.
-            ("volumes", _) if row.method == "PUT" => 503,
-            _ => continue,
-        };
-        let target = row.path.replace("{id}", "x").replace("{name}", "x");
-        let answer = ask(&served, &row.method, &target, json, b"{}");
-        check(&row.method, &row.path, &answer, expected);
+    // What this engine has not, as the page says.
+    for (label, expected) in &page.refused {
+        let (method, path) = label.split_once(' ').unwrap();
+        let answered = asked.iter().any(|row| (row.0, row.1) == (method, path));
+        assert!(!answered, "{label} is answered, and the page says it is not");
+        let target = path.replace("{id}", "x").replace("{name}", "x");
+        let answer = ask(&served, method, &target, json, b"{}");
+        check(method, path, &answer, *expected);
+    }
+    for (label, field) in &page.left_out {
+        let row = rows.iter().find(|r| format!("{} {}", r.method, r.path) == *label);
+        if !row.is_some_and(|row| row.known.contains(field)) {
+            problems.push(format!("{label} has no {field} in the reference"));
+        }
     }
     let all = rows.iter().map(|r| format!("{} {}", r.method, r.path));
-    problems.extend(all.filter(|l| !visited.contains(l)).map(|l| format!("{l} was not asked for")));
+    problems.extend(all.filter(|l| !visited.contains(l)).map(|l| {
+        format!(
+            "{l} was not asked for, and docs/compatibility.md does not say that it is not there"
+        )
+    }));
     drop(registry);
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     served.engine.ok(["rm", "-f", "c1", "c2"]);

@@ -106,6 +106,7 @@ fn what_no_client_sends() {
         ("POST", "/build?version=2", "", 501, "DOCKER_BUILDKIT=0"),
         ("POST", "/build/prune?filters=%7B%22x%22%3A%5B%22x%22%5D%7D", "", 400, "invalid filter"),
         ("POST", "/session", "", 501, "DOCKER_BUILDKIT=0"),
+        ("POST", "/grpc", "", 501, "DOCKER_BUILDKIT=0"),
     ] {
         let (got, answer) = ask(&served, method, path, body);
         assert_eq!(got, status, "{method} {path}: {answer}");

@@ -80,6 +80,44 @@ fn a_websocket() {
     served.finish();
 }
 
+/// A program that reads to the end of its input hears of that end when the client closes its half.
+#[test]
+fn the_end_of_an_execs_input() {
+    let served = Served::new();
+    let id = served.engine.ok(["run", "-d", "--network", "none", "bb", "sleep", "1000"]);
+    for count in [0, 5, 300_000] {
+        let body = "{\"Cmd\": [\"wc\", \"-c\"], \"AttachStdin\": true, \"AttachStdout\": true}";
+        let (status, body) = ask(&served, "POST", &format!("/containers/{id}/exec"), body);
+        assert_eq!(status, 201, "{body}");
+        let made: serde_json::Value = serde_json::from_str(body.trim()).unwrap();
+        let target = format!("/exec/{}/start", made["Id"].as_str().unwrap());
+        let (head, mut stream) = connect(&served, &upgrade(&target, "tcp", "{\"Tty\": true}"));
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        stream.write_all(&vec![b'x'; count]).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said.trim(), count.to_string());
+    }
+    served.engine.ok(["rm", "-f", &id]);
+    served.finish();
+}
+
+/// A client that looks for a BuildKit is answered in HTTP/2; what it is told is tested beside the code.
+#[test]
+fn a_connection_for_calls() {
+    let served = Served::new();
+    let (head, mut stream) = connect(&served, &upgrade("/grpc", "h2c", ""));
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains("h2c"), "{head}");
+    // The preface, and settings of which there are none.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let mut frame = [0; 9];
+    stream.read_exact(&mut frame).unwrap();
+    assert_eq!((frame[3], frame[4]), (4, 0), "settings come first");
+    drop(stream);
+    served.finish();
+}
+
 #[test]
 fn detach_keys() {
     let served = Served::new();
