@@ -33,10 +33,14 @@ static int ended(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* Each line is NUMBER:CONTROLLERS:PATH; version 2 has no controllers. */
-static void enter_cgroups(const char *pid)
+/*
+ * Enters the cgroups of version 1, whose `tasks` are entered without a wait, and opens the one of version 2: a process is
+ * made in it, which does not wait either. Each line is NUMBER:CONTROLLERS:PATH; version 2 has no controllers.
+ */
+static int cgroups(const char *pid)
 {
 	char line[4096], path[8300];
+	int version2 = -1;
 	FILE *list;
 
 	snprintf(path, sizeof(path), "/proc/%s/cgroup", pid);
@@ -50,33 +54,45 @@ static void enter_cgroups(const char *pid)
 			continue;
 		*name++ = *place++ = 0;
 		place[strcspn(place, "\n")] = 0;
+		if (!*name) {
+			snprintf(path, sizeof(path), "/sys/fs/cgroup/unified%s", place);
+			version2 = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+			if (version2 < 0) {
+				snprintf(path, sizeof(path), "/sys/fs/cgroup%s", place);
+				version2 = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+			}
+			continue;
+		}
 		if (!strncmp(name, "name=", 5))
 			name += 5;
-		snprintf(path, sizeof(path), "/sys/fs/cgroup/%s%s/%s", *name ? name : "unified", place,
-			 *name ? "tasks" : "cgroup.procs");
+		snprintf(path, sizeof(path), "/sys/fs/cgroup/%s%s/tasks", name, place);
 		file = open(path, O_WRONLY | O_CLOEXEC);
-		if (file < 0 && !*name) {
-			snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cgroup.procs", place);
-			file = open(path, O_WRONLY | O_CLOEXEC);
-		}
 		need(file, path);
 		need(write(file, "0", 1), path);
 		close(file);
 	}
 	fclose(list);
+	return version2;
 }
 
 static int exec_into(const char *target, char *program)
 {
-	int pidfd;
+	struct clone_args args;
+	int pidfd, version2;
 	pid_t pid;
 
-	enter_cgroups(target);
+	version2 = cgroups(target);
 	pidfd = syscall(SYS_pidfd_open, atoi(target), 0);
 	need(pidfd, "pidfd_open");
 	need(setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP), "setns");
-	pid = fork();
-	need(pid, "fork");
+	memset(&args, 0, sizeof(args));
+	args.exit_signal = SIGCHLD;
+	if (version2 >= 0) {
+		args.flags = CLONE_INTO_CGROUP;
+		args.cgroup = version2;
+	}
+	pid = syscall(SYS_clone3, &args, sizeof(args));
+	need(pid, "clone3");
 	if (pid == 0) {
 		execl(program, program, (char *)NULL);
 		need(-1, program);
