@@ -16,11 +16,11 @@ pub(crate) fn reason(architecture: &str) -> Option<String> {
     if own {
         return None;
     }
-    let mut found = None;
-    for entry in std::fs::read_dir(REGISTERED).into_iter().flatten().flatten() {
+    let mut registered = std::fs::read_dir(REGISTERED).into_iter().flatten().flatten();
+    let found = registered.find_map(|entry| {
         let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-        found = found.or_else(|| Interpreter::parse(&text).filter(|one| one.takes(architecture)));
-    }
+        Interpreter::parse(&text).filter(|one| one.takes(architecture))
+    });
     Some(match found {
         None => format!(
             "the image is for {architecture}, this machine is {host}, and its kernel knows no interpreter for {architecture}: \

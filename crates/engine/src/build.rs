@@ -208,7 +208,7 @@ impl Engine {
             if left
                 && let Err(error) = self.remove_step(&record.id)
                 // The steward and the next build may be at the same.
-                && record::all(self.db())?.iter().any(|other| other.id == record.id)
+                && record::by_id(self.db(), &record.id)?.is_some()
             {
                 first = first.and(Err(error));
             }

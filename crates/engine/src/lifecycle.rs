@@ -482,7 +482,17 @@ impl Engine {
         // By its name, not as the record has it: a start that was killed has made groups it never
         // wrote down.
         let path = self.cgroup_path(record);
-        let removed = CgroupRoot::detect().and_then(|root| Cgroup::open(&root, &path)?.remove());
+        let removed = CgroupRoot::detect().and_then(|root| {
+            let cgroup = Cgroup::open(&root, &path)?;
+            if cgroup.try_remove().is_ok() {
+                return Ok(());
+            }
+            // The keeper may have come to a start whose starter was killed only after `settled` looked:
+            // with the record gone nobody would know that container. Once the groups are gone, too, a
+            // start that comes later still fails.
+            cgroup.kill_all(9)?;
+            cgroup.remove()
+        });
         if let Err(e) = removed {
             problems.push(e.to_string());
         }
