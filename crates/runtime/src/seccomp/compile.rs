@@ -79,7 +79,64 @@ pub(super) fn program(
         result.extend(body);
     }
     result.push(op(RET, 0, 0, KILL));
+    let result = share_returns(&result).unwrap_or(result);
     if result.len() > 4096 { Err(too_long()) } else { Ok(result) }
+}
+
+/// The same program with fewer instructions: jumps to equal outcomes lead to one place where it is near enough. The
+/// kernel translates each instruction anew for each process that gets the filter.
+///
+/// `None` if a jump would become too long, which leaving things out makes unlikely.
+fn share_returns(program: &[Instruction]) -> Option<Vec<Instruction>> {
+    // From the end, so that where jumps lead is known; positions are counted from there.
+    let mut reversed: Vec<Instruction> = Vec::with_capacity(program.len());
+    let mut places: Vec<Option<usize>> = vec![None; program.len()];
+    let mut returns: BTreeMap<u32, usize> = BTreeMap::new();
+    for (index, instruction) in program.iter().enumerate().rev() {
+        if instruction.code == RET {
+            // Placed when something leads to it.
+            continue;
+        }
+        let mut lead = |distance: usize, reach: usize, more: usize| -> Option<usize> {
+            let target = index.checked_add(distance)?.checked_add(1)?;
+            if let Some(place) = *places.get(target)? {
+                return Some(place);
+            }
+            let end = program.get(target)?;
+            let near = |place: usize| reversed.len() + more - place <= reach;
+            if let Some(place) = returns.get(&end.k).copied().filter(|place| near(*place)) {
+                return Some(place);
+            }
+            reversed.push(*end);
+            returns.insert(end.k, reversed.len() - 1);
+            Some(reversed.len() - 1)
+        };
+        let new = match instruction.code {
+            JEQ | JGT | JGE => {
+                // The other branch may add a return.
+                let yes = lead(instruction.jt.into(), 255, 1)?;
+                let no = lead(instruction.jf.into(), 255, 0)?;
+                let distance = |place: usize| u8::try_from(reversed.len() - place - 1).ok();
+                op(instruction.code, distance(yes)?, distance(no)?, instruction.k)
+            }
+            JA => {
+                let place = lead(usize::try_from(instruction.k).ok()?, usize::MAX, 0)?;
+                let distance = u32::try_from(reversed.len() - place - 1).ok()?;
+                op(JA, 0, 0, distance)
+            }
+            _ => {
+                let next = lead(0, 1, 0)?;
+                if next + 1 != reversed.len() {
+                    return None;
+                }
+                *instruction
+            }
+        };
+        reversed.push(new);
+        *places.get_mut(index)? = Some(reversed.len() - 1);
+    }
+    reversed.reverse();
+    Some(reversed)
 }
 
 fn too_long() -> Error {
