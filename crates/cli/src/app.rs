@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use engine::trace::Recorder;
@@ -17,7 +16,7 @@ use crate::{flags, globals};
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs the command the arguments name.
-pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
+pub(crate) fn main(args: Vec<OsString>) -> u8 {
     let program = match args.first().map(|a| Path::new(a).file_name().unwrap_or_default()) {
         Some(name) if name == "docker" => "docker",
         _ => "wherry",
@@ -26,7 +25,7 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let result = dispatch(&mut context, args.get(1..).unwrap_or_default());
     let code = finish(&context, result);
     let traced = write_trace(&context);
-    ExitCode::from(if code == 0 { finish(&context, traced) } else { code })
+    if code == 0 { finish(&context, traced) } else { code }
 }
 
 /// Has the phases of the command noted, if that was asked for; where they are to be written is tried now.

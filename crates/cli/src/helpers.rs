@@ -5,14 +5,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use engine::settings::{Flags, Settings};
 use engine::trace::Recorder;
 use engine::{Engine, EngineOptions, helper_args};
 
 /// Runs the helper that the first argument names; `None`: it names none.
-pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
+pub(crate) fn main(args: &[OsString]) -> Option<u8> {
     let verb = args.get(1)?.to_str()?;
     if !matches!(verb, engine::foreign::MOUNTED | "__keeper" | "__steward" | "__names") {
         return None;
@@ -22,7 +21,7 @@ pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
     if verb == engine::foreign::MOUNTED {
         let error = engine::foreign::mounted(args.get(2..).unwrap_or_default());
         crate::context::note(&format!("wherry {verb}: {error}"));
-        return Some(ExitCode::FAILURE);
+        return Some(1);
     }
     let done = options(args).and_then(|options| match verb {
         "__keeper" => {
@@ -35,10 +34,10 @@ pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
         _ => Ok(Engine::open(options)?.steward()?),
     });
     Some(match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             crate::context::note(&format!("wherry {verb}: {error:#}"));
-            ExitCode::FAILURE
+            1
         }
     })
 }

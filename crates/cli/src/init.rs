@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use rustix::process::{Pid, WaitOptions};
 
@@ -22,7 +22,7 @@ fn passed_on() -> Vec<i32> {
 }
 
 /// Runs as init if called by that name. `None`: this is something else.
-pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
+pub(crate) fn main(args: &[OsString]) -> Option<u8> {
     let (program, rest) = args.split_first()?;
     let name = std::path::Path::new(program).file_name()?;
     if name != "docker-init" || rustix::process::getpid().as_raw_nonzero().get() != 1 {
@@ -36,7 +36,7 @@ pub(crate) fn main(args: &[OsString]) -> Option<ExitCode> {
     Some(run(command, arguments))
 }
 
-fn run(command: &OsString, arguments: &[OsString]) -> ExitCode {
+fn run(command: &OsString, arguments: &[OsString]) -> u8 {
     let complain = |what: &str, e: &dyn std::fmt::Display| {
         let _ = writeln!(std::io::stderr(), "init: {what}: {e}");
     };
@@ -44,7 +44,7 @@ fn run(command: &OsString, arguments: &[OsString]) -> ExitCode {
         Ok(fd) => fd,
         Err(e) => {
             complain("cannot watch for signals", &e);
-            return ExitCode::from(125);
+            return 125;
         }
     };
     let child = match Command::new(command).args(arguments).spawn() {
@@ -52,15 +52,15 @@ fn run(command: &OsString, arguments: &[OsString]) -> ExitCode {
         Err(e) => {
             complain(&format!("exec: \"{}\"", command.display()), &e);
             let missing = e.kind() == std::io::ErrorKind::NotFound;
-            return ExitCode::from(if missing { 127 } else { 126 });
+            return if missing { 127 } else { 126 };
         }
     };
-    let Ok(pid) = i32::try_from(child.id()) else { return ExitCode::from(125) };
+    let Ok(pid) = i32::try_from(child.id()) else { return 125 };
     loop {
         match sys::signal::next(signals.as_fd()) {
             Ok(Some(CHLD)) => {
                 if let Some(code) = reap(pid) {
-                    return ExitCode::from(code);
+                    return code;
                 }
             }
             Ok(Some(signal)) => {
@@ -76,7 +76,7 @@ fn run(command: &OsString, arguments: &[OsString]) -> ExitCode {
             }
             Err(e) => {
                 complain("cannot read signals", &e);
-                return ExitCode::from(125);
+                return 125;
             }
         }
     }

@@ -31,26 +31,26 @@ mod target;
 mod values;
 mod verbs;
 
+use std::io::Write as _;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> std::process::ExitCode {
+fn main() {
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    if let Some(code) = init::main(&args) {
-        return code;
-    }
-    if let Some(code) = runtime_alone(&args) {
-        return code;
-    }
-    if let Some(code) = helpers::main(&args) {
-        return code;
-    }
-    app::main(args)
+    let code = init::main(&args)
+        .or_else(|| runtime_alone(&args))
+        .or_else(|| helpers::main(&args))
+        .unwrap_or_else(|| app::main(args));
+    // What is written is flushed where it is written, but for what had no newline at its end.
+    let _ = std::io::stdout().flush();
+    // The kernel takes the memory back as one; the allocator would first give it back in pieces.
+    sys::exec::exit_now(code)
 }
 
 /// The runtime has a command line of its own, runc's: `wherry oci …`, or this program
 /// under a name that ends in `wherry-oci`.
-fn runtime_alone(args: &[std::ffi::OsString]) -> Option<std::process::ExitCode> {
+fn runtime_alone(args: &[std::ffi::OsString]) -> Option<u8> {
     let (program, rest) = args.split_first()?;
     let name = std::path::Path::new(program).file_name()?;
     if name.as_encoded_bytes().ends_with(b"wherry-oci") {

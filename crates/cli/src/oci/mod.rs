@@ -26,7 +26,6 @@ mod update;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -111,12 +110,12 @@ enum Command {
 }
 
 /// Runs the command line, of which the first item is the program's name.
-pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+pub(crate) fn main(args: impl Iterator<Item = OsString>) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(u8::from(error.use_stderr()));
+            return u8::from(error.use_stderr());
         }
     };
     let global = cli.global;
@@ -138,14 +137,14 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Features(args) => features::run(&global, args),
     };
     match result {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             let text = format!("{error:#}");
             global.log("error", &text);
             let _ = writeln!(std::io::stderr(), "wherry oci: {text}");
             let cause = error.chain().find_map(|cause| cause.downcast_ref::<runtime::Error>());
             let code = cause.map(runtime::Error::exit_code);
-            ExitCode::from(code.filter(|code| matches!(code, 126 | 127)).unwrap_or(1))
+            code.filter(|code| matches!(code, 126 | 127)).unwrap_or(1)
         }
     }
 }
