@@ -76,6 +76,8 @@ impl Engine {
             // The files of containers that removed themselves; what can't be deleted now
             // is tried again next time, and `system df` shows it.
             let _ = self.store().empty_trash_now();
+            // Where containers only start and end, no other verb has the time to.
+            let _ = self.store().db().checkpoint_if_large();
             checks.retain(|_, thread| !thread.is_finished());
             let restart = self.restarts()?;
             let check = self.start_checks(&mut checks)?;

@@ -16,6 +16,8 @@ use crate::{Durability, Error, Result};
 
 /// How long a transaction waits for another process to finish its own.
 const BUSY: Duration = Duration::from_secs(20);
+/// How long a checkpoint waits for readers, with the write lock in its hand: who started a container would wait, too.
+const BUSY_CHECKPOINT: Duration = Duration::from_millis(100);
 /// The log is moved into the database when it is larger than this, by a verb that has time.
 const LARGE_LOG: u64 = 4 << 20;
 
@@ -174,7 +176,7 @@ impl Database {
         }
     }
 
-    /// Moves the log into the database if it has grown large. For verbs that take long anyway; a
+    /// Moves the log into the database if it has grown large. For verbs that take long anyway, and for the steward; a
     /// start of a container never calls it.
     ///
     /// # Errors
@@ -193,7 +195,13 @@ impl Database {
     pub fn checkpoint(&self) -> Result<()> {
         let full = if self.durability == Durability::None { "OFF" } else { "FULL" };
         self.connection.pragma_update(None, "synchronous", full)?;
-        let done = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        // Nearly all of it while others write; the write lock is needed only for what they have added meanwhile.
+        let copied = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        self.connection.busy_timeout(BUSY_CHECKPOINT)?;
+        let done = copied.and_then(|()| {
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        });
+        self.connection.busy_timeout(BUSY)?;
         // The first write to an emptied log syncs its header. Do that now, so that no container's
         // start has to.
         let begun = done.and_then(|()| {

@@ -185,6 +185,7 @@ impl Keeper {
         }
         self.notify(id, "die");
         self.steward_wanted |= c.record.steward_always;
+        self.note_writing();
         if c.record.steward_at_exit {
             // Whoever removes it only renames its files into the trash, so that a short
             // run does not wait for the disk; a steward deletes them now and then.
