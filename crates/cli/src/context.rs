@@ -10,10 +10,11 @@ use std::rc::Rc;
 use anyhow::Context as _;
 use engine::settings::Settings;
 use engine::trace::Recorder;
+use engine::types::ExecConfig;
 use engine::{Engine, EngineOptions};
 use remote::Remote;
 
-use crate::door::Door;
+use crate::door::{Attachment, Door};
 use crate::output::clean;
 use crate::target::{self, Target};
 
@@ -64,6 +65,22 @@ impl Opener {
                 Door::Remote(Rc::new(Remote::new(host, tls)))
             }
         })
+    }
+
+    /// As [`Door::exec`]. The engine of this machine is opened while the process is made.
+    pub(crate) fn exec(
+        &self,
+        name: &str,
+        config: ExecConfig,
+        detach: bool,
+    ) -> engine::Result<Option<Attachment>> {
+        match self {
+            Self::Local(options) => {
+                let session = Engine::open_and_exec((**options).clone(), name, config, detach)?;
+                Ok(session.attachment.map(Attachment::Local))
+            }
+            Self::Remote(_) => self.open()?.exec(name, config, detach),
+        }
     }
 }
 

@@ -220,11 +220,7 @@ impl Engine {
                 })?;
             }
         }
-        let keeper = Client {
-            run_root: options.run_root.clone(),
-            program: options.program.clone(),
-            keeper_args: helper_args(&options, "__keeper"),
-        };
+        let keeper = keeper_of(&options);
         Ok(Self { options, store, keeper, network: std::cell::OnceCell::new() })
     }
 
@@ -249,6 +245,11 @@ impl Engine {
     /// As [`Engine::open`].
     pub fn another(&self) -> Result<Self> {
         Self::open(self.options.clone())
+    }
+
+    /// How it was opened.
+    pub(crate) fn options(&self) -> &EngineOptions {
+        &self.options
     }
 
     /// The configuration in force.
@@ -297,6 +298,15 @@ impl Engine {
     /// Another engine on the same folders, for another thread.
     pub fn reopen(&self) -> Result<Self> {
         Self::open(self.options.clone())
+    }
+}
+
+/// How the keeper of an engine is reached.
+pub(crate) fn keeper_of(options: &EngineOptions) -> Client {
+    Client {
+        run_root: options.run_root.clone(),
+        program: options.program.clone(),
+        keeper_args: helper_args(options, "__keeper"),
     }
 }
 

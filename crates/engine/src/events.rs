@@ -48,13 +48,37 @@ pub(crate) fn note_container(
     if record.definition.builder.is_some() {
         return Ok(());
     }
-    let mut attributes = record.definition.config.labels.clone();
-    attributes.insert("image".into(), record.definition.config.image.clone());
-    attributes.insert("name".into(), record.name.clone());
+    let config = &record.definition.config;
+    let (image, labels) = (&config.image, &config.labels);
+    let subject = Subject { id: &record.id, name: &record.name, image, labels };
+    note_subject(tx, time_ns, action, subject, more)
+}
+
+/// What an event says of the container it is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) name: &'a str,
+    /// As it was asked for.
+    pub(crate) image: &'a str,
+    pub(crate) labels: &'a BTreeMap<String, String>,
+}
+
+/// As [`note_container`], without a record.
+pub(crate) fn note_subject(
+    tx: &Transaction<'_>,
+    time_ns: i64,
+    action: &str,
+    subject: Subject<'_>,
+    more: &[(&str, String)],
+) -> Result<()> {
+    let mut attributes = subject.labels.clone();
+    attributes.insert("image".into(), subject.image.to_owned());
+    attributes.insert("name".into(), subject.name.to_owned());
     for (key, value) in more {
         attributes.insert((*key).to_owned(), value.clone());
     }
-    note(tx, time_ns, "container", action, &record.id, &attributes)
+    note(tx, time_ns, "container", action, subject.id, &attributes)
 }
 
 fn read_after(db: &Connection, seq: i64) -> Result<Vec<(i64, Event)>> {

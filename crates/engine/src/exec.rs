@@ -1,22 +1,23 @@
 //! `exec`: a further process in a running container.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
+use keeper::client::Connection;
 use keeper::protocol::{Exec, Message, Request, Role};
+use runtime::state::ProcessIdentity;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use crate::attachment::Attachment;
 use crate::clock;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineOptions, keeper_of};
 use crate::error::{Error, ErrorKind, Result};
-use crate::events;
+use crate::events::{self, Subject};
+use crate::exec_basis::Basis;
 use crate::names;
 use crate::record::{Record, State};
-use crate::spec;
 use crate::start::terminal_size;
 use crate::types::ExecConfig;
-use crate::user;
 
 /// A process started by `exec`.
 #[derive(Debug)]
@@ -65,6 +66,24 @@ impl Engine {
         }
     }
 
+    /// As [`Engine::exec`], but the database is opened while the keeper is at work: what the process is made from
+    /// the keeper knows, as a rule. For commands, which have not opened anything yet.
+    ///
+    /// # Errors
+    /// As [`Engine::exec`] and [`Engine::open`].
+    pub fn open_and_exec(
+        options: EngineOptions,
+        name: &str,
+        config: ExecConfig,
+        detach: bool,
+    ) -> Result<ExecSession> {
+        let Some((connection, basis, first)) = find_running(&options, name) else {
+            return Self::open(options)?.exec(name, config, detach);
+        };
+        let asked = ask(connection, basis, &first, names::new_id()?, &config, detach)?;
+        Self::open(options)?.hear(asked)
+    }
+
     pub(crate) fn exec_as(
         &self,
         name: &str,
@@ -73,59 +92,33 @@ impl Engine {
         detach: bool,
     ) -> Result<ExecSession> {
         let record = self.ready_for_exec(name)?;
-        let argv = config.cmd.clone().unwrap_or_default();
-        if argv.first().is_none_or(String::is_empty) {
-            return Err(Error::invalid("No exec command specified"));
-        }
-        let mut fds = Vec::new();
-        let (mut stdin, mut stdout, mut stderr) = (None, None, None);
-        if !config.tty {
-            let theirs_in = if config.attach_stdin && !detach {
-                let (read, write) = pipe()?;
-                stdin = Some(write);
-                read
-            } else {
-                null()?
-            };
-            let output = |wanted: bool, ours: &mut Option<OwnedFd>| -> Result<OwnedFd> {
-                if !wanted || detach {
-                    return null();
-                }
-                let (read, write) = pipe()?;
-                *ours = Some(read);
-                Ok(write)
-            };
-            let theirs_out = output(config.attach_stdout, &mut stdout)?;
-            let theirs_err = output(config.attach_stderr, &mut stderr)?;
-            fds = vec![
-                (Role::Stdio(0), theirs_in),
-                (Role::Stdio(1), theirs_out),
-                (Role::Stdio(2), theirs_err),
-            ];
-        }
-        let plan = self.exec_plan(&record, &config, argv.clone())?;
-        let note = |action: &str, more: &[(&str, String)]| {
-            self.store()
-                .db()
-                .transaction(|tx| events::note_container(tx, clock::now(), action, &record, more))
-        };
-        let words = argv.join(" ");
-        let mut connection = self.keeper().connect()?;
-        let request = Request::Exec(Box::new(Exec {
-            id: record.id.clone(),
-            exec_id: exec_id.clone(),
-            plan,
-            tty: config.tty,
-            size: config.console_size.and_then(terminal_size),
-        }));
-        let Message::Started { pid, notes, .. } = connection.ask(request, fds)? else {
+        let basis = Basis::new(&record, &self.plan_of(&record)?)?;
+        let connection = self.keeper().connect()?;
+        self.hear(ask(connection, basis, &record.identity(), exec_id, &config, detach)?)
+    }
+
+    /// Waits until it runs, or has failed.
+    fn hear(&self, asked: Asked) -> Result<ExecSession> {
+        let Asked { mut connection, basis, id, words, detach, tty, streams } = asked;
+        let Message::Started { pid, notes, .. } = connection.answer()? else {
             return Err(keeper::Error::Version.into());
         };
         notes.iter().for_each(|note| self.debug(note));
-        note(&format!("exec_start: {words}"), &[("execID", exec_id.clone())])?;
+        let subject = Subject {
+            id: &basis.id,
+            name: &basis.name,
+            image: &basis.image,
+            labels: &basis.labels,
+        };
+        if !basis.step {
+            let (action, more) = (format!("exec_start: {words}"), [("execID", id.clone())]);
+            self.store().db().transaction(|tx| {
+                events::note_subject(tx, clock::now(), &action, subject, &more)
+            })?;
+        }
         let attachment = if detach {
             None
-        } else if config.tty {
+        } else if tty {
             let master = connection
                 .fds
                 .pop()
@@ -135,87 +128,88 @@ impl Engine {
                 .map_err(|e| Error::system("cannot copy the terminal's descriptor", e))?;
             Some(Attachment::to_exec(connection, Some(input), Some(master), None, true)?)
         } else {
+            let [stdin, stdout, stderr] = streams;
             Some(Attachment::to_exec(connection, stdin, stdout, stderr, false)?)
         };
-        Ok(ExecSession { attachment, id: exec_id, pid })
-    }
-
-    fn exec_plan(
-        &self,
-        record: &Record,
-        config: &ExecConfig,
-        argv: Vec<String>,
-    ) -> Result<runtime::ExecPlan> {
-        let mut plan = self.exec_template(record)?;
-        let host = &record.definition.host;
-        let pidfd = record.identity().open().map_err(|_| {
-            Error::new(ErrorKind::Conflict, format!("container {} is not running", record.id))
-        })?;
-        let root = rustix::fs::open(
-            format!("/proc/{}/root", record.pid),
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|e| Error::system("cannot open the container's root", std::io::Error::from(e)))?;
-        let user =
-            if config.user.is_empty() { &record.definition.config.user } else { &config.user };
-        let groups = host.group_add.as_deref().unwrap_or_default();
-        let identity = user::identify(root.as_fd(), user, groups)?;
-        drop(pidfd);
-        let capabilities = if config.privileged {
-            runtime::capabilities::names().collect()
-        } else {
-            spec::capabilities(host)?
-        };
-        let base = &plan.process;
-        let mut env: Vec<String> = base.env.clone();
-        env.retain(|e| !e.starts_with("HOME=") || identity_home_given(record));
-        let given = config.env.clone().unwrap_or_default();
-        for entry in &given {
-            let key = entry.split('=').next().unwrap_or("");
-            env.retain(|e| e.split('=').next() != Some(key));
-        }
-        if config.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
-            env.push("TERM=xterm".into());
-        }
-        env.extend(given.into_iter().filter(|e| e.contains('=')));
-        if !env.iter().any(|e| e.starts_with("HOME=")) {
-            env.push(format!("HOME={}", identity.home));
-        }
-        let cwd = match config.working_dir.as_str() {
-            "" => base.cwd.to_string_lossy().into_owned(),
-            dir if dir.starts_with('/') => dir.to_owned(),
-            dir => {
-                return Err(Error::invalid(format!(
-                    "the working directory '{dir}' is invalid, it needs to be an absolute path"
-                )));
-            }
-        };
-        let process = serde_json::json!({
-            "terminal": config.tty,
-            "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups},
-            "args": argv,
-            "env": env,
-            "cwd": cwd,
-            "capabilities": spec::capability_sets(&capabilities, identity.uid),
-            "noNewPrivileges": base.no_new_privileges,
-            "oomScoreAdj": host.oom_score_adj,
-        });
-        let process = serde_json::from_value(process)
-            .map_err(|e| Error::system("the process is not valid", e))?;
-        let mut process = runtime::plan::Process::from_spec(&process)?;
-        process.rlimits = plan.process.rlimits.clone();
-        process.apparmor_profile.clone_from(&plan.process.apparmor_profile);
-        process.selinux_label.clone_from(&plan.process.selinux_label);
-        if config.privileged {
-            plan.seccomp = None;
-        }
-        plan.process = process;
-        Ok(plan)
+        Ok(ExecSession { attachment, id, pid })
     }
 }
 
-/// The container was made with a HOME of its own, which execs keep.
-fn identity_home_given(record: &Record) -> bool {
-    record.definition.config.env.iter().flatten().any(|e| e.starts_with("HOME="))
+/// An exec that the keeper was asked for.
+struct Asked {
+    connection: Connection,
+    basis: Basis,
+    id: String,
+    words: String,
+    detach: bool,
+    tty: bool,
+    /// Our ends.
+    streams: [Option<OwnedFd>; 3],
+}
+
+/// The running container of this name, if the keeper knows it well enough.
+fn find_running(
+    options: &EngineOptions,
+    name: &str,
+) -> Option<(Connection, Basis, ProcessIdentity)> {
+    let mut connection = keeper_of(options).connect_existing().ok()??;
+    let data_root = std::path::absolute(&options.data_root).ok()?;
+    let request = Request::Find { name: name.to_owned(), data_root };
+    let Ok(Message::Found { container: Some(found) }) = connection.ask(request, Vec::new()) else {
+        return None;
+    };
+    let basis = Basis::from_known(&found.facts, &options.data_root.join("cache"))?;
+    Some((connection, basis, ProcessIdentity { pid: found.pid, start_time: found.start_time }))
+}
+
+/// Asks the keeper for a process in the container whose first process is `first`.
+fn ask(
+    mut connection: Connection,
+    basis: Basis,
+    first: &ProcessIdentity,
+    id: String,
+    config: &ExecConfig,
+    detach: bool,
+) -> Result<Asked> {
+    let argv = config.cmd.as_deref().unwrap_or_default();
+    if argv.first().is_none_or(String::is_empty) {
+        return Err(Error::invalid("No exec command specified"));
+    }
+    let mut fds = Vec::new();
+    let mut streams = [None, None, None];
+    if !config.tty {
+        let [stdin, stdout, stderr] = &mut streams;
+        let theirs_in = if config.attach_stdin && !detach {
+            let (read, write) = pipe()?;
+            *stdin = Some(write);
+            read
+        } else {
+            null()?
+        };
+        let output = |wanted: bool, ours: &mut Option<OwnedFd>| -> Result<OwnedFd> {
+            if !wanted || detach {
+                return null();
+            }
+            let (read, write) = pipe()?;
+            *ours = Some(read);
+            Ok(write)
+        };
+        let theirs_out = output(config.attach_stdout, stdout)?;
+        let theirs_err = output(config.attach_stderr, stderr)?;
+        fds = vec![
+            (Role::Stdio(0), theirs_in),
+            (Role::Stdio(1), theirs_out),
+            (Role::Stdio(2), theirs_err),
+        ];
+    }
+    let request = Request::Exec(Box::new(Exec {
+        id: basis.id.clone(),
+        exec_id: id.clone(),
+        plan: basis.plan(first, config)?,
+        tty: config.tty,
+        size: config.console_size.and_then(terminal_size),
+    }));
+    connection.request(request, fds)?;
+    let words = argv.join(" ");
+    Ok(Asked { connection, basis, id, words, detach, tty: config.tty, streams })
 }

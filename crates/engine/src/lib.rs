@@ -20,6 +20,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod exec_basis;
 mod exec_instance;
 pub mod foreign;
 mod health;

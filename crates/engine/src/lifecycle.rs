@@ -344,6 +344,7 @@ impl Engine {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
         let new = names::check(new)?.to_owned();
+        self.forget_name(&record::find(self.db(), name)?.id)?;
         self.store().db().transaction(|tx| -> Result<()> {
             let mut record = record::find(tx, name)?;
             if record.name == new {
@@ -456,6 +457,7 @@ impl Engine {
         if !auto {
             // A run of `--rm` does not wait for this; the steward does it.
             self.store().empty_trash_now()?;
+            self.store().db().checkpoint_if_large()?;
         }
         Ok(())
     }

@@ -27,12 +27,15 @@ fn random<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// Hexadecimal digits of an id.
+pub(crate) const ID_LENGTH: usize = 64;
+
 /// A new id: 64 hex digits, the first of which are not all decimal, so that a short id
 /// is never taken for a number.
 pub(crate) fn new_id() -> Result<String> {
     use std::fmt::Write as _;
     loop {
-        let mut id = String::with_capacity(64);
+        let mut id = String::with_capacity(ID_LENGTH);
         for byte in random::<32>()? {
             let _ = write!(id, "{byte:02x}");
         }
@@ -85,7 +88,7 @@ mod tests {
     #[test]
     fn ids_have_a_letter_early() {
         let id = new_id().unwrap();
-        assert_eq!(id.len(), 64);
+        assert_eq!(id.len(), ID_LENGTH);
         assert!(id[..12].bytes().any(|b| b.is_ascii_alphabetic()));
         assert!(check(&made_up(0).unwrap()).is_ok());
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::names;
 use crate::types::{Config, Health, HostConfig, Mount, MountPoint, Rootfs};
 
 /// What was decided when the container was created; changes only by `rename` and `update`.
@@ -261,6 +262,14 @@ pub(crate) fn update_definition(tx: &Transaction<'_>, r: &Record) -> Result<()> 
     Ok(())
 }
 
+/// The present name of the container with exactly this id.
+pub(crate) fn name_of(db: &Connection, id: &str) -> Result<Option<String>> {
+    Ok(db
+        .prepare_cached("SELECT name FROM containers WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?)
+}
+
 /// The record with exactly this id.
 pub(crate) fn by_id(db: &Connection, id: &str) -> Result<Option<Record>> {
     Ok(db
@@ -277,7 +286,9 @@ pub(crate) fn find(db: &Connection, name: &str) -> Result<Record> {
     if bare.is_empty() {
         return Err(missing());
     }
-    if let Some(record) = by_id(db, bare)? {
+    if bare.len() == names::ID_LENGTH
+        && let Some(record) = by_id(db, bare)?
+    {
         return Ok(record);
     }
     let by_name = db

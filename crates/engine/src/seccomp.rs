@@ -40,6 +40,11 @@ pub(crate) fn for_spec(profile: Option<&str>, bounding: &[String]) -> Result<ser
     Ok(seccomp::to_oci(&profile, Set(set), Arch::NATIVE)?)
 }
 
+/// The built-in filter for processes with this bounding set of capabilities.
+pub(crate) fn builtin_for(cache: &Path, bounding: Option<Set>) -> Result<Filter> {
+    builtin(cache, bounding.unwrap_or(Set(0)), Arch::NATIVE)
+}
+
 /// The built-in profile's filter. Its text is not made on the path of a start: the cache
 /// file is named after all that the filter depends on.
 fn builtin(cache: &Path, capabilities: Set, arch: Arch) -> Result<Filter> {

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use keeper::protocol::{Attach, CgroupRef, Log, Message, Request, Role, Start};
+use keeper::protocol::{Attach, CgroupRef, Known, Log, Message, Request, Role, Start};
 use oci_spec::runtime::Spec;
+use runtime::Plan;
 use runtime::cgroup::{Cgroup, CgroupRoot};
 use runtime::plan::Namespace;
-use runtime::{ExecPlan, Plan};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::OpenTreeFlags;
 use store::{MountOptions, WritableLayer};
@@ -20,6 +20,7 @@ use crate::create::is_systemd;
 use crate::engine::{AttachOptions, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
+use crate::exec_basis::Basis;
 use crate::network::start::Attached;
 use crate::record::{self, PlannedMount, Record, State};
 use crate::resume::Resume;
@@ -349,6 +350,7 @@ impl Engine {
         let attach = attach.map(|wanted| attach_of(record, wanted, starter));
         let owner = attach.as_ref().is_some_and(|attach| attach.owner);
         let again = attach.clone().map(|attach| (attach, journal_of(&log)));
+        let known = self.known(record, &plan)?;
         let start = Start {
             id: record.id.clone(),
             plan,
@@ -364,6 +366,7 @@ impl Engine {
             steward_always: networks.1,
             steward_now: health,
             image,
+            known,
         };
         match keeper.ask(Request::Start(Box::new(start)), fds)? {
             Message::Started { pid, start_time, at, notes, trace } => {
@@ -375,6 +378,17 @@ impl Engine {
             }
             _ => Err(keeper::Error::Version.into()),
         }
+    }
+
+    /// What the keeper is to tell of it to those who want to run a process in it.
+    fn known(&self, record: &Record, plan: &Plan) -> Result<Option<Known>> {
+        // In this order: the name may be another by now, and whoever changes it later is seen by the keeper.
+        let renames = self.renames();
+        let name = record::name_of(self.db(), &record.id)?;
+        if name.as_ref() != Some(&record.name) {
+            return Ok(None);
+        }
+        Ok(Basis::known(record, plan, renames, &self.options().data_root))
     }
 
     /// An attachment of somebody who has been there since the run began, and can come back.
@@ -547,8 +561,8 @@ impl Engine {
         Ok(Some(fd))
     }
 
-    /// What a further process of the container takes over from it.
-    pub(crate) fn exec_template(&self, record: &Record) -> Result<ExecPlan> {
+    /// The plan that a running container was started with, as far as further processes are concerned.
+    pub(crate) fn plan_of(&self, record: &Record) -> Result<Plan> {
         let directory = self.store().container_directory(&record.id);
         let path = directory.join("config.json");
         let failed =
@@ -559,8 +573,7 @@ impl Engine {
         let options = record.definition.host.security_opt.as_deref().unwrap_or_default();
         plan.seccomp = self.seccomp_filter(record, &Security::parse(options)?, &spec)?;
         relax_rlimits(&mut plan.process, record);
-        let process = plan.process.clone();
-        Ok(ExecPlan::new(process, &plan))
+        Ok(plan)
     }
 
     /// The compiled filter, from the cache where the same profile was compiled before.

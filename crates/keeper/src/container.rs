@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{Stream, Writer};
-use crate::protocol::{CgroupRef, Log};
+use crate::protocol::{CgroupRef, Known, Log};
 
 /// What is written to `running/<id>` so that a successor can take over.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -77,6 +77,8 @@ pub(crate) struct Container {
     pub(crate) size: Option<(u16, u16)>,
     /// Notes the phases of its start, if that was asked for.
     pub(crate) trace: Recorder,
+    /// What is told to those who look for it; a successor does not have it.
+    pub(crate) known: Option<Known>,
 }
 
 impl Container {
@@ -103,6 +105,7 @@ impl Container {
             owner: None,
             size: None,
             trace: Recorder::default(),
+            known: None,
         }
     }
 }

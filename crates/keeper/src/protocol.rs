@@ -104,6 +104,19 @@ pub enum Request {
     },
     /// Run a further process in a running one.
     Exec(Box<Exec>),
+    /// Tell what the start of the running container of this name, or this id, gave as [`Known`]. An `Exec` may
+    /// follow on the same connection.
+    Find {
+        /// Its name when it was started, or its whole id.
+        name: String,
+        /// The data root it must be of.
+        data_root: PathBuf,
+    },
+    /// A container gets another name: it is not found by `Find` any more, by no name.
+    Forget {
+        /// Which.
+        id: String,
+    },
     /// Make the streams of a container that another runtime will start; its ends come
     /// back as descriptors. `Adopt` follows on the same connection.
     Streams {
@@ -229,6 +242,24 @@ pub struct Start {
     /// Chain ID of the image whose mount is given as role `Image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// What is told to those who `Find` it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
+}
+
+/// What a command must know of a running container to run a process in it, so that it need not look into the
+/// database first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its name.
+    pub name: String,
+    /// The data root it is of.
+    pub data_root: PathBuf,
+    /// Bytes of the run root's file `renames` before the name was looked up: who renames a container makes it longer,
+    /// and then says `Forget`, before the database has the new name. So a name that came too late is not kept.
+    pub renames: u64,
+    /// The engine's; the keeper does not look into it.
+    pub facts: String,
 }
 
 /// Hold a container whose process another runtime has made. Roles: `Process`, and
@@ -332,6 +363,11 @@ pub enum Message {
         /// It is.
         held: bool,
     },
+    /// The answer to `Find`.
+    Found {
+        /// The container, if it runs and is known.
+        container: Option<Found>,
+    },
     /// It has ended.
     Exited(Exit),
     /// What runs, in answer to `List`.
@@ -385,6 +421,17 @@ pub struct Exit {
     pub unknown: bool,
     /// When that run had begun; tells two runs apart.
     pub started_at: i64,
+}
+
+/// A running container that was looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Pid of its first process on the host.
+    pub pid: i32,
+    /// Start time of that pid, clock ticks after boot.
+    pub start_time: u64,
+    /// See [`Known`].
+    pub facts: String,
 }
 
 /// A running container.

@@ -33,8 +33,8 @@ use crate::container::{
 use crate::journal::{Stream, Writer};
 use crate::mover::{KEYS, Moved, Mover};
 use crate::protocol::{
-    Adopt, Attach, CgroupRef, Envelope, Exec, Exit, HEAD, Kind, Log, Message, Request, Role,
-    Running, Start, VERSION, encode, head, recv_some, send_some, take_frame,
+    Adopt, Attach, CgroupRef, Envelope, Exec, Exit, Found, HEAD, Kind, Known, Log, Message,
+    Request, Role, Running, Start, VERSION, encode, head, recv_some, send_some, take_frame,
 };
 use crate::standby::{self, Standby, Table, Turn};
 use images::ImageMount;
@@ -52,6 +52,9 @@ const INPUT_QUEUE: usize = 1 << 18;
 
 /// Ends of `--rm` containers after which the trash is emptied although more are running.
 const SWEEP: u32 = 64;
+/// Ends of containers and execs after which a steward looks how long the database's log has become. Each writes some 8
+/// to 24 KiB, and the log is moved into the database when it has 4 MiB.
+const WRITTEN: u32 = 256;
 
 /// What an epoll event is about.
 #[derive(Debug, Clone)]
@@ -163,6 +166,8 @@ struct Keeper {
     /// Those whose process has ended but can't be asked how, yet.
     undecided: BTreeSet<String>,
     execs: HashMap<u64, ExecProcess>,
+    /// Ids of the containers that are found by name.
+    ids: HashMap<String, String>,
     /// Mounts of images by chain ID, for the containers that run on them.
     images: HashMap<String, ImageMount>,
     /// Cgroups that still had processes when we tried to remove them.
@@ -175,6 +180,8 @@ struct Keeper {
     names_due: Option<Instant>,
     /// Containers of `--rm` that have ended since a steward last emptied the trash.
     unswept: u32,
+    /// Containers and execs that have ended since a steward was last started.
+    written: u32,
     idle_since: Option<Instant>,
 }
 
@@ -217,6 +224,7 @@ impl Keeper {
             containers: HashMap::new(),
             undecided: BTreeSet::new(),
             execs: HashMap::new(),
+            ids: HashMap::new(),
             images: HashMap::new(),
             emptying: Vec::new(),
             steward: None,
@@ -225,6 +233,7 @@ impl Keeper {
             names_wanted: false,
             names_due: None,
             unswept: 0,
+            written: 0,
             idle_since: Some(Instant::now()),
         };
         let listener = keeper.listener.try_clone()?;
@@ -368,10 +377,17 @@ impl Keeper {
         }
     }
 
+    /// Something was started and has ended, which was written to the database's log; a steward keeps that short.
+    fn note_writing(&mut self) {
+        self.written += 1;
+        self.steward_wanted |= self.written >= WRITTEN;
+    }
+
     /// Starts the engine process that does what must be done at an end.
     fn spawn_steward(&mut self) {
         self.steward_wanted = false;
         self.unswept = 0;
+        self.written = 0;
         let spawned = std::process::Command::new(&self.program)
             .args(&self.steward_args)
             .env_clear()

@@ -82,8 +82,8 @@ impl Verb for Args {
             user: self.user.unwrap_or_default(),
             working_dir: self.workdir.unwrap_or_default(),
         };
-        let engine = context.engine()?;
-        let attachment = engine.exec(name, config, self.detach).map_err(|e| {
+        let opener = context.opener()?;
+        let attachment = opener.exec(name, config, self.detach).map_err(|e| {
             // Docker's: what can't be started there is 126, what is wrong before that is 1.
             let code = match (e.run_exit_code(), e.kind) {
                 (125, engine::ErrorKind::NotFound | engine::ErrorKind::Conflict) => 1,

@@ -149,6 +149,97 @@ fn exec_runs_in_the_container() {
     e.finish();
 }
 
+/// The keeper tells an exec what it knows of a container; what it may not tell any more it must not.
+#[test]
+fn exec_finds_containers_by_the_names_they_have() {
+    let e = Engine::new();
+    let host = |name: &str| e.ok(["exec", name, "hostname"]);
+    let run = |name: &str, host: &str| {
+        e.ok([
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--hostname",
+            host,
+            "--network",
+            "none",
+            "bb",
+            "sleep",
+            "1000",
+        ])
+    };
+    let first = run("c1", "one");
+    assert_eq!([host("c1"), host(&first), host(&first[..12]), host("/c1")], ["one"; 4]);
+    e.ok(["rename", "c1", "c2"]);
+    assert!(e.fails(1, ["exec", "c1", "true"]).contains("No such container: c1"));
+    assert_eq!([host("c2"), host(&first)], ["one"; 2]);
+    run("c1", "other");
+    assert_eq!([host("c1"), host("c2")], ["other", "one"]);
+    // A name may pass on while both run.
+    e.ok(["rename", "c1", "c3"]);
+    e.ok(["rename", "c2", "c1"]);
+    assert_eq!([host("c1"), host("c3")], ["one", "other"]);
+    e.fails(1, ["exec", "c2", "true"]);
+    e.ok(["restart", "-t", "0", "c1", "c3"]);
+    assert_eq!([host("c1"), host("c3")], ["one", "other"]);
+    // Another engine upon the same run root knows nothing of it.
+    let elsewhere = e.path("elsewhere");
+    let mut other = e.command();
+    other.env("WHERRY_DATA_ROOT", &elsewhere).args(["exec", "c1", "true"]);
+    let other = other.output().unwrap();
+    assert!(text(&other.stderr).contains("No such container: c1"), "{}", text(&other.stderr));
+    // The keeper's successor does not know, and the database does.
+    let keeper = e.keeper("wherry-keeper");
+    std::process::Command::new("kill").args(["-9", &keeper.to_string()]).status().unwrap();
+    assert_eq!([host("c1"), host(&first)], ["one"; 2]);
+    e.ok(["pause", "c1"]);
+    assert!(e.fails(1, ["exec", "c1", "true"]).contains("is paused"));
+    e.ok(["unpause", "c1"]);
+    e.ok(["kill", "c1"]);
+    assert!(e.fails(1, ["exec", "c1", "true"]).contains("is not running"));
+    e.ok(["rm", "c1"]);
+    assert!(e.fails(1, ["exec", "c1", "true"]).contains("No such container: c1"));
+    e.ok(["rm", "-f", "c3"]);
+    e.finish();
+}
+
+/// An exec has the container's filter, limits and environment, whoever tells them.
+#[test]
+fn exec_is_confined_as_its_container() {
+    let e = Engine::new();
+    let profile = e.path("profile.json");
+    let rules = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":99}]}"#;
+    std::fs::write(&profile, rules).unwrap();
+    let custom = format!("seccomp={}", profile.display());
+    for (options, filters) in [
+        (&["--cap-drop", "CHOWN", "--ulimit", "nofile=77:88", "--oom-score-adj", "123"][..], "2"),
+        (&["--security-opt", &custom, "--security-opt", "no-new-privileges"], "2"),
+        (&["--security-opt", "seccomp=unconfined", "--group-add", "77", "-u", "ann"], "0"),
+        (&["--privileged"], "0"),
+    ] {
+        let mut args = vec!["run", "-d", "--name", "c1", "--network", "none", "-e", "HOME=/h"];
+        args.extend(options);
+        args.extend(["bb", "sleep", "1000"]);
+        e.ok(&args);
+        let shown = "grep -E '^(Seccomp|NoNewPrivs|Cap[A-Za-z]*|Groups|Uid):' /proc/$PID/status; grep files /proc/$PID/limits; \
+                     cat /proc/$PID/oom_score_adj; tr '\\0' '\\n' </proc/$PID/environ | sort";
+        let of = |pid: &str| shown.replace("$PID", pid);
+        let container = e.ok(["exec", "c1", "sh", "-c", &of("1")]);
+        assert!(container.contains(&format!("Seccomp:\t{filters}")), "{container}");
+        let told = e.ok(["exec", "c1", "sh", "-c", &of("$$")]);
+        assert_eq!(told, container, "{options:?}");
+        // What the database says is the same.
+        let short = e.inspect("{{slice .Id 0 12}}", "c1");
+        assert_eq!(e.ok(["exec", &short, "sh", "-c", &of("$$")]), container, "{options:?}");
+        if options.contains(&custom.as_str()) {
+            e.fails(1, ["exec", "c1", "mkdir", "/tmp/x"]);
+        }
+        e.ok(["rm", "-f", "c1"]);
+    }
+    e.finish();
+}
+
 #[test]
 fn environment_labels_and_files_of_them() {
     let e = Engine::new();

@@ -17,7 +17,7 @@ const BOUNDS: &[Bound] = &[
     Bound { verb: &["run", "--rm", "--network", "none", "bb", "true"], command: 860, keeper: 240 },
     Bound { verb: &["run", "--rm", "bb", "true"], command: 1070, keeper: 245 },
     Bound { verb: &["run", "--rm", "--network", "net", "bb", "true"], command: 1130, keeper: 250 },
-    Bound { verb: &["exec", "c1", "true"], command: 300, keeper: 100 },
+    Bound { verb: &["exec", "c1", "true"], command: 255, keeper: 125 },
     Bound { verb: &["ps"], command: 335, keeper: 20 },
 ];
 
@@ -76,6 +76,34 @@ fn a_start_makes_no_more_calls_than_it_did() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    e.finish();
+}
+
+/// What an exec needs to know the keeper tells: the database is opened while the process is made.
+#[test]
+fn an_exec_is_asked_for_before_the_database_is_opened() {
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "c1", "--network", "none", "bb", "sleep", "1000"]);
+    let calls = |name: &str| {
+        let log = e.path("exec.calls");
+        let mut traced = e.command_as("strace");
+        traced.args(["-q", "-e", "trace=open,openat,sendmsg", "-o", log.to_str().unwrap()]);
+        let done =
+            traced.args([env!("CARGO_BIN_EXE_wherry"), "exec", name, "true"]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let log = std::fs::read_to_string(log).unwrap();
+        let database = log.lines().position(|line| line.contains("/state.db\"")).unwrap();
+        log.lines().take(database).filter(|line| line.starts_with("sendmsg")).count()
+    };
+    assert_eq!(calls("c1"), 2, "a question and a request");
+    let id = e.inspect("{{.Id}}", "c1");
+    assert_eq!(calls(&id), 2);
+    assert_eq!(calls(&id[..12]), 1, "only the database knows what begins so");
+    // The new name is in the database alone, until the next start.
+    e.ok(["rename", "c1", "c2"]);
+    assert_eq!(calls("c2"), 1);
+    e.ok(["restart", "-t", "0", "c2"]);
+    assert_eq!(calls("c2"), 2);
     e.finish();
 }
 

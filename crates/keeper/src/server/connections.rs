@@ -253,6 +253,14 @@ impl Keeper {
                     self.fail(token, code, message);
                 }
             }
+            Request::Find { name, data_root } => {
+                let container = self.find(&name, &data_root);
+                self.send(token, &Message::Found { container });
+            }
+            Request::Forget { id } => {
+                self.forget_name(&id);
+                self.finish(token, &Message::Done);
+            }
             Request::Streams { id, open_stdin, quiet } => {
                 if let Err(e) = self.make_streams(token, id, open_stdin, quiet) {
                     self.fail(token, 125, format!("cannot make the container's streams: {e}"));

@@ -3,6 +3,39 @@
 use super::*;
 
 impl Keeper {
+    /// Keeps what a start has given, unless a container was renamed since the starter looked: it may have been this one.
+    pub(super) fn keep_known(&mut self, c: &mut Container, known: Known) {
+        let renames = std::fs::metadata(self.run_root.join("renames")).map_or(0, |m| m.len());
+        if renames == known.renames {
+            self.ids.insert(known.name.clone(), c.record.id.clone());
+            c.known = Some(known);
+        }
+    }
+
+    /// The running container of this name or id. One that is frozen is not found: its record says why it cannot be used.
+    pub(super) fn find(&self, name: &str, data_root: &Path) -> Option<Found> {
+        let c = self.containers.get(self.ids.get(name).map_or(name, String::as_str))?;
+        let known = c.known.as_ref().filter(|known| known.data_root == data_root)?;
+        let cgroup = Cgroup::open_freezer(&self.cgroups, &c.record.cgroup.as_ref()?.path).ok()?;
+        (c.launching.is_none() && !cgroup.frozen()).then(|| Found {
+            pid: c.record.pid,
+            start_time: c.record.start_time,
+            facts: known.facts.clone(),
+        })
+    }
+
+    pub(super) fn forget_name(&mut self, id: &str) {
+        if let Some(known) = self.containers.get_mut(id).and_then(|c| c.known.take()) {
+            self.drop_name(&known.name, id);
+        }
+    }
+
+    pub(super) fn drop_name(&mut self, name: &str, id: &str) {
+        if self.ids.get(name).is_some_and(|of| of == id) {
+            self.ids.remove(name);
+        }
+    }
+
     pub(super) fn exec(
         &mut self,
         token: u64,
@@ -136,6 +169,7 @@ impl Keeper {
         {
             self.complain(&format!("exit code of exec {}: {e}", exec.id));
         }
+        self.note_writing();
         if let Some(client) = exec.client {
             let exit = Exit {
                 id: exec.id,

@@ -103,6 +103,9 @@ impl Keeper {
         container.launching = Some((launching, report_token));
         container.size = start.size;
         container.trace = trace.clone();
+        if let Some(known) = start.known {
+            self.keep_known(&mut container, known);
+        }
         self.add_streams(&mut container, [out, err, input]).map_err(system("epoll"))?;
         self.join_starter(&mut container, token, start.attach, start.owner);
         self.idle_since = None;
@@ -319,6 +322,9 @@ impl Keeper {
         if let Some(input) = &c.input {
             self.sources.remove(&input.token);
             let _ = epoll::delete(&self.epoll, &input.fd);
+        }
+        if let Some(known) = &c.known {
+            self.drop_name(&known.name, id);
         }
         self.standby.drop_prefix(&format!("{id}/"));
         if let Some(chain) = &c.record.image {

@@ -163,13 +163,27 @@ impl Cgroup {
 
     /// Opens a group that exists; hierarchies where it does not exist are left out.
     pub fn open(root: &CgroupRoot, path: &str) -> Result<Cgroup> {
+        Self::open_in(root, path, |_| true)
+    }
+
+    /// Opens a group where it is frozen, for [`Cgroup::frozen`]: some opens less for who asks nothing else.
+    pub fn open_freezer(root: &CgroupRoot, path: &str) -> Result<Cgroup> {
+        Self::open_in(root, path, |controllers| controllers.iter().any(|name| name == "freezer"))
+    }
+
+    /// Opens a group in version 2 and in those hierarchies of version 1 whose controllers are wanted.
+    fn open_in(
+        root: &CgroupRoot,
+        path: &str,
+        wanted: impl Fn(&[String]) -> bool,
+    ) -> Result<Cgroup> {
         let path = root::clean(path);
         let mut cgroup = Cgroup { path, v1: Vec::new(), v2: None };
         if cgroup.path.is_empty() {
             // The root of the hierarchies holds the host's processes; it is never a container's.
             return Ok(cgroup);
         }
-        for hierarchy in &root.v1 {
+        for hierarchy in root.v1.iter().filter(|hierarchy| wanted(&hierarchy.controllers)) {
             if let Some(dir) = open_path(&hierarchy.mount_point, &cgroup.path)? {
                 cgroup.v1.push(Group {
                     controllers: hierarchy.controllers.clone(),
