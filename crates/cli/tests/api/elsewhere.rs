@@ -391,6 +391,9 @@ fn units_that_systemd_takes() {
     );
     let said = engine.fails(1, ["serve", "--install", "--units", units, "-H", "tcp://:2376"]);
     assert!(said.contains("--tlsverify"), "{said}");
+    let port = ["-H", "tcp://:2376", "--tlsverify", "--idle", "1"];
+    let said = engine.fails(1, install.iter().chain(&port));
+    assert!(said.contains("--idle"), "{said}");
     engine.fails(1, ["serve", "--install", "--units", units, "-G", "a b"]);
     assert_eq!(fs::read_to_string(format!("{units}/wherry.service")).unwrap(), service);
     engine.ok(install);

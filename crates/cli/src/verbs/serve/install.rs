@@ -66,7 +66,9 @@ fn unit(name: &str, parts: &Parts) -> String {
         }
         "wherry.service" => format!(
             "[Unit]\nDescription=Docker Engine API of Wherry\nRequires=wherry.socket\n\
-             After=wherry.socket network.target\n\n\
+             After=wherry.socket network.target\n\
+             # Being killed now and then is no reason to give up; not to start at all, over and over, is.\n\
+             StartLimitIntervalSec=60\nStartLimitBurst=200\n\n\
              [Service]\nExecStart={program} serve -H fd://{serve}\nRestart=on-failure\nLimitNOFILE=1048576\n\
              TasksMax=infinity\nDelegate=yes\n\
              # Containers are not the server's: they live on when it ends.\nKillMode=process\n{}",
@@ -126,14 +128,29 @@ impl Args {
         if self.install && self.uninstall {
             return Err(Failure::new(1, "--install and --uninstall exclude each other").into());
         }
+        if is_systemds(&self.units) && !rustix::process::geteuid().is_root() {
+            return Err(failed(&self.units, io::ErrorKind::PermissionDenied.into()));
+        }
         if self.uninstall { self.take_back() } else { self.put(context) }
     }
 
+    /// The units that are there.
+    fn there(&self) -> Vec<&'static str> {
+        UNITS.into_iter().filter(|name| self.units.join(name).exists()).collect()
+    }
+
     fn take_back(&self) -> Outcome {
-        if UNITS.iter().any(|name| self.units.join(name).exists()) {
-            tell(&self.units, &["disable", "--now", "wherry.socket", "wherry.service"])?;
-            // What stops when this one does are the containers.
-            tell(&self.units, &["disable", "wherry-boot.service"])?;
+        let there = self.there();
+        if is_systemds(&self.units) && !there.is_empty() {
+            // The containers run on: only the host's end is theirs.
+            let boot = self.units.join("wherry-boot.service");
+            if let Ok(text) = std::fs::read_to_string(&boot) {
+                let kept = text.lines().filter(|line| !line.starts_with("ExecStop="));
+                let kept: String = kept.map(|line| format!("{line}\n")).collect();
+                std::fs::write(&boot, kept).map_err(|e| failed(&boot, e))?;
+            }
+            tell(&self.units, &["daemon-reload"])?;
+            tell(&self.units, &[&["disable", "--now"][..], &there].concat())?;
         }
         for name in UNITS {
             let path = self.units.join(name);
@@ -150,28 +167,30 @@ impl Args {
     fn put(&self, context: &Context) -> Outcome {
         let parts = self.parts(context)?;
         std::fs::create_dir_all(&self.units).map_err(|e| failed(&self.units, e))?;
-        let mut changed = false;
-        for name in UNITS {
-            let path = self.units.join(name);
-            let new = self.units.join(format!(".{name}.new"));
-            let text = unit(name, &parts);
-            changed |= std::fs::read_to_string(&path).is_ok_and(|old| old != text);
+        let texts = UNITS.map(|name| (self.units.join(name), unit(name, &parts)));
+        let changed = texts
+            .iter()
+            .any(|(path, text)| std::fs::read_to_string(path).is_ok_and(|old| old != *text));
+        if changed {
+            // While systemd knows which sockets these were. The server goes with them, the containers don't.
+            let mut there = self.there();
+            there.retain(|name| *name != "wherry-boot.service");
+            if !there.is_empty() {
+                tell(&self.units, &[&["stop"][..], &there].concat())?;
+                tell(&self.units, &[&["disable", "--quiet"][..], &there].concat())?;
+            }
+        }
+        for (path, text) in texts {
+            let mut new = path.clone().into_os_string();
+            new.push(".new");
             std::fs::write(&new, text)
                 .and_then(|()| std::fs::rename(&new, &path))
                 .map_err(|e| failed(&path, e))?;
             context::println(&format!("wrote {}", path.display()))?;
         }
         tell(&self.units, &["daemon-reload"])?;
-        if changed && !parts.always {
-            // It may have been otherwise before.
-            tell(&self.units, &["disable", "--quiet", "wherry.service"])?;
-        }
         let names: Vec<&str> = parts.enabled().collect();
         tell(&self.units, &[&["enable", "--now"][..], &names].concat())?;
-        if changed {
-            // What runs has the old options; the server goes with its socket, and comes back with it.
-            tell(&self.units, &["restart", "wherry.socket"])?;
-        }
         if is_systemds(&self.units) {
             for path in &parts.sockets {
                 context::note(&format!("listening on unix://{}", path.replace("%%", "%")));
@@ -214,6 +233,13 @@ impl Args {
             }
         }
         if let Some(seconds) = self.idle {
+            if always {
+                return Err(Failure::new(
+                    1,
+                    "--idle: nobody would listen at the port when the server has left; leave out --idle or tcp://",
+                )
+                .into());
+            }
             serve.push_str(&format!(" --idle {seconds}"));
         }
         if sockets.is_empty() {
