@@ -25,8 +25,8 @@ impl Verb for Args {
         "Containers with the restart policy always, with unless-stopped unless a person stopped them, and\n\
          with on-failure where they failed, are started unless they run. The unit wherry-boot, written by\n\
          serve --install, does it when the host starts; any other way of running a command then is as good.\n\
-         With --stop, which is for the host's end, containers are stopped with their own signals and in their own\n\
-         time, and the next boot starts them as if they had run until then.",
+         With --stop, for the host's end, containers are stopped with their own signals and in their own time;\n\
+         the next boot starts them as if they had run until then.",
     )
     .args(0, 0);
 
