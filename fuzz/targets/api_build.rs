@@ -8,7 +8,10 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|raw: &[u8]| {
     // What would start a container waits for a process that never comes.
     let text = raw.to_ascii_lowercase();
-    if ["run", "service"].iter().any(|word| text.windows(word.len()).any(|part| part == word.as_bytes())) {
+    if ["run", "service"]
+        .iter()
+        .any(|word| text.windows(word.len()).any(|part| part == word.as_bytes()))
+    {
         return;
     }
     door::ask_with(&["/build"], "X-Registry-Config", "application/x-tar", raw, context);

@@ -6,6 +6,7 @@ mod door;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|raw: &[u8]| {
-    let resources = ["/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/volumes/v"];
+    let resources =
+        ["/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/volumes/v"];
     door::ask(&resources, raw);
 });

@@ -16,6 +16,15 @@ use engine::{Engine, EngineOptions, settings::Settings};
 static DOOR: LazyLock<Exchange> = LazyLock::new(|| {
     // The server's threads are made by this one, and are where it is.
     sys::namespace::unshare(sys::clone::NEWNET).expect("a network of its own");
+    // A fuzzer ends without a word, so the next one clears up.
+    for entry in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(pid) = name.strip_prefix("wherry-fuzz-")
+            && !PathBuf::from(format!("/proc/{pid}")).exists()
+        {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
     let place = PathBuf::from(format!("/dev/shm/wherry-fuzz-{}", std::process::id()));
     let root = place.join("root");
     std::fs::create_dir_all(root.join("bin")).expect("a folder");
@@ -151,7 +160,9 @@ fn check(method: &str, answer: &[u8]) {
     let (_, said) = text.split_once("\r\n\r\n").unwrap_or_default();
     // A refusal that hyper makes itself has no words.
     if status >= 400 && method != "HEAD" && !said.is_empty() {
-        let said: serde_json::Value = serde_json::from_str(said).expect("a failure in JSON");
+        // Behind it may be the answer to what came next on a connection that goes on.
+        let mut said = serde_json::Deserializer::from_str(said).into_iter::<serde_json::Value>();
+        let said = said.next().expect("a failure with words").expect("a failure in JSON");
         assert!(said["message"].is_string(), "{said}");
     }
 }
