@@ -5,4 +5,7 @@ mod door;
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|raw: &[u8]| door::ask(&["/info", "/version", "/_ping", "/auth", "/events", "/system", "/plugins", "/swarm"], raw));
+fuzz_target!(|raw: &[u8]| door::ask(
+    &["/info", "/version", "/_ping", "/auth", "/events", "/system", "/plugins", "/swarm"],
+    raw
+));

@@ -23,6 +23,10 @@ pub(crate) fn main(args: &[OsString]) -> Option<u8> {
         crate::context::note(&format!("wherry {verb}: {error}"));
         return Some(1);
     }
+    // What a script had open when it ran a container, a lock perhaps, is not held until its last container ends.
+    if let Err(e) = sys::fds::close_inherited(3) {
+        crate::context::note(&format!("wherry {verb}: descriptors left open: {e}"));
+    }
     let done = options(args).and_then(|options| match verb {
         "__keeper" => {
             let steward = helper_args(&options, "__steward");

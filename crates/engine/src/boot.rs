@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::lifecycle::Stopping;
 use crate::record::{self, Record, State};
 use crate::start::Starter;
 
@@ -10,6 +11,15 @@ use crate::start::Starter;
 pub struct Booted {
     /// Names of those that were started.
     pub started: Vec<String>,
+    /// Names of those that could not be, and why.
+    pub failed: Vec<(String, crate::error::Error)>,
+}
+
+/// What became of the containers that ran when the host was to end.
+#[derive(Debug, Default)]
+pub struct Halted {
+    /// Names of those that were stopped.
+    pub stopped: Vec<String>,
     /// Names of those that could not be, and why.
     pub failed: Vec<(String, crate::error::Error)>,
 }
@@ -24,7 +34,7 @@ fn wanted(record: &Record) -> bool {
             "unless-stopped" => !record.run.stopped_by_hand,
             "on-failure" => {
                 !record.run.stopped_by_hand
-                    && record.exit_code != 0
+                    && (record.exit_code != 0 || record.run.halted)
                     && (policy.maximum_retry_count == 0
                         || record.restarts < policy.maximum_retry_count)
             }
@@ -79,6 +89,52 @@ impl Engine {
         }
         Ok(booted)
     }
+
+    /// Stops all that runs, for the host is about to end: each with its own signal and in its own time, all at
+    /// once. Restart policies see in it no end: [`Engine::boot`] starts what it would have started had the host
+    /// been switched off.
+    ///
+    /// # Errors
+    /// Those of the database; what can't be stopped is part of the answer.
+    pub fn halt(&self) -> Result<Halted> {
+        self.reconcile_all()?;
+        let mut halted = Halted::default();
+        let mut stopping = Vec::new();
+        for record in record::all(self.db())? {
+            let name = record.name.clone();
+            match self.begin_halt(&record) {
+                Ok(Some(begun)) => stopping.push((record, begun)),
+                Ok(None) => {}
+                Err(e) => halted.failed.push((name, e)),
+            }
+        }
+        for (record, begun) in stopping {
+            match self.finish_stop(&record, begun) {
+                Ok(()) => halted.stopped.push(record.name),
+                Err(e) => halted.failed.push((record.name, e)),
+            }
+        }
+        Ok(halted)
+    }
+
+    /// Marks a container, and tells its process to end if it runs.
+    fn begin_halt(&self, record: &Record) -> Result<Option<Stopping>> {
+        let marked = self.store().db().transaction(|tx| -> Result<bool> {
+            let Some(mut record) = record::by_id(tx, &record.id)? else { return Ok(false) };
+            let waits = record.state == State::Restarting;
+            if !record.state.is_live() && !waits {
+                return Ok(false);
+            }
+            record.run.halted = true;
+            record.run.restart_at = None;
+            if waits {
+                record.state = State::Exited;
+            }
+            record::update(tx, &record)?;
+            Ok(!waits)
+        })?;
+        if marked { self.begin_stop(record, None, None).map(Some) } else { Ok(None) }
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +166,18 @@ mod tests {
         ] {
             let record = record("x", policy, state, code, by_hand);
             assert_eq!(wanted(&record), expected, "{policy} {state:?} {code} {by_hand}");
+        }
+    }
+
+    #[test]
+    fn who_ended_with_the_host_did_not_end() {
+        for (policy, expected) in
+            [("always", true), ("unless-stopped", true), ("on-failure", true), ("no", false)]
+        {
+            let mut record = record("x", policy, State::Exited, 0, false);
+            record.run.halted = true;
+            assert_eq!(wanted(&record), expected, "{policy}");
+            assert!(!crate::steward::wants_restart(&record), "{policy}");
         }
     }
 

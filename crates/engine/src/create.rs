@@ -69,6 +69,18 @@ impl Engine {
         if is_systemd(&argv) && request.config.stop_signal.as_deref().unwrap_or("").is_empty() {
             request.config.stop_signal = Some("SIGRTMIN+3".into());
         }
+        // Docker passes over it there, whatever it says.
+        if let Some(name) = request.runtime.filter(|name| !name.is_empty())
+            && request.host_config.runtime.is_empty()
+        {
+            if self.has_runtime(&name) {
+                request.host_config.runtime = name;
+            } else {
+                warnings.push(format!(
+                    "Runtime {name} is not known and was passed over: name it in HostConfig to have it refused"
+                ));
+            }
+        }
         self.complete(&mut request.config, &mut request.host_config, &mut warnings)?;
         check(&request.config, &request.host_config, &mut warnings)?;
         self.check_references(&request.host_config)?;
@@ -265,7 +277,7 @@ impl Engine {
         }
         if host.runtime.is_empty() {
             host.runtime = match settings.default_runtime.as_str() {
-                "" => "wherry".into(),
+                "" => crate::foreign::OWN[0].to_owned(),
                 name => name.to_owned(),
             };
         }

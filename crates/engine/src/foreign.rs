@@ -26,6 +26,11 @@ use crate::start::{Parts, Starter, attach_of, journal_of, terminal_size};
 /// namespace of its own, and becomes PROGRAM.
 pub const MOUNTED: &str = "__mounted";
 
+/// Names of our own runtime. Docker's clients name Docker's default, in its short form or in full, when
+/// they mean the engine's own, and look for it in the list of runtimes. A container keeps the name that
+/// it was asked for with.
+pub(crate) const OWN: [&str; 3] = ["wherry", "runc", "io.containerd.runc.v2"];
+
 /// The work of [`MOUNTED`]; returns only on failure. The caller must have one thread.
 pub fn mounted(args: &[std::ffi::OsString]) -> Error {
     use std::os::unix::process::CommandExt as _;
@@ -61,6 +66,11 @@ pub fn mounted(args: &[std::ffi::OsString]) -> Error {
 }
 
 impl Engine {
+    /// Whether containers can be run by a runtime of this name, without a look at its program.
+    pub(crate) fn has_runtime(&self, name: &str) -> bool {
+        OWN.contains(&name) || self.settings().runtimes.contains_key(name)
+    }
+
     /// The other runtime's program and first arguments, if this container is to be run
     /// by one.
     pub(crate) fn foreign_runtime(
@@ -70,10 +80,7 @@ impl Engine {
         let name = record.definition.host.runtime.as_str();
         let (path, args) = match self.settings().runtimes.get(name) {
             Some(runtime) => (runtime.path.clone(), runtime.args.clone()),
-            // Docker's clients name Docker's default when they mean the engine's own.
-            None if matches!(name, "" | "wherry" | "runc" | "io.containerd.runc.v2") => {
-                return Ok(None);
-            }
+            None if name.is_empty() || OWN.contains(&name) => return Ok(None),
             None => (PathBuf::from(name), Vec::new()),
         };
         if path.is_absolute() && path.is_file() {

@@ -187,16 +187,19 @@ impl Engine {
             labels: Vec::new(),
             experimental_build: false,
             server_version: VERSION.to_owned(),
-            runtimes: std::iter::once((
-                "wherry".to_owned(),
-                RuntimeInfo { path: "wherry".to_owned(), args: Vec::new() },
-            ))
-            .chain(settings.runtimes.iter().map(|(name, r)| {
-                let path = r.path.to_string_lossy().into_owned();
-                (name.clone(), RuntimeInfo { path, args: r.args.clone() })
-            }))
-            .collect(),
-            default_runtime: or(&settings.default_runtime, "wherry"),
+            runtimes: crate::foreign::OWN
+                .map(|name| {
+                    let path = "wherry".to_owned();
+                    (name.to_owned(), RuntimeInfo { path, args: Vec::new() })
+                })
+                .into_iter()
+                // One that the configuration gives the name of ours is what runs.
+                .chain(settings.runtimes.iter().map(|(name, r)| {
+                    let path = r.path.to_string_lossy().into_owned();
+                    (name.clone(), RuntimeInfo { path, args: r.args.clone() })
+                }))
+                .collect(),
+            default_runtime: or(&settings.default_runtime, crate::foreign::OWN[0]),
             swarm: Swarm { local_node_state: "inactive".to_owned(), ..Swarm::default() },
             live_restore_enabled: true,
             isolation: String::new(),

@@ -61,7 +61,7 @@ mod volumes;
 mod watch;
 
 pub use attachment::{Attachment, Frame};
-pub use boot::Booted;
+pub use boot::{Booted, Halted};
 pub use clock::{human_duration, rfc3339, rfc3339_fixed};
 pub use engine::{
     ArchiveFormat, AttachOptions, CommitOptions, Engine, EngineOptions, EventOptions, Filters,

@@ -60,6 +60,20 @@ fn wait_for_end(pidfd: &OwnedFd, timeout: Option<Duration>) -> Result<bool> {
     }
 }
 
+/// A container on its way to its end; nothing, if it was there before.
+#[derive(Debug)]
+pub(crate) struct Stopping(Option<Told>);
+
+#[derive(Debug)]
+struct Told {
+    pidfd: OwnedFd,
+    /// The signal reached it.
+    heard: bool,
+    since: Instant,
+    /// How long it may take; `None`: for ever.
+    patience: Option<Duration>,
+}
+
 impl Engine {
     /// Stops a container: its stop signal, then, after `timeout` seconds, SIGKILL.
     ///
@@ -95,34 +109,51 @@ impl Engine {
         signal: Option<&str>,
         timeout: Option<i64>,
     ) -> Result<()> {
+        let stopping = self.begin_stop(record, signal, timeout)?;
+        self.finish_stop(record, stopping)
+    }
+
+    /// Tells a container's process to end.
+    pub(crate) fn begin_stop(
+        &self,
+        record: &Record,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<Stopping> {
         let config = &record.definition.config;
         let signal = signal
             .or(config.stop_signal.as_deref())
             .filter(|s| !s.is_empty())
             .map_or(Ok(15), signals::parse)?;
         let timeout = timeout.or(config.stop_timeout).unwrap_or(STOP_TIMEOUT);
-        let pidfd = match record.identity().open() {
-            Ok(pidfd) => pidfd,
-            // It has ended meanwhile; its report is what is left to take in.
-            Err(_) => return self.await_end(record),
-        };
+        let Ok(pidfd) = record.identity().open() else { return Ok(Stopping(None)) };
         if record.state == State::Paused {
             record.open_cgroup()?.thaw()?;
         }
-        let note = |action: &str, more: &[(&str, String)]| {
-            self.store()
-                .db()
-                .transaction(|tx| events::note_container(tx, clock::now(), action, record, more))
-        };
-        note("kill", &[("signal", signal.to_string())])?;
+        self.note_of(record, "kill", &[("signal", signal.to_string())])?;
         let sent = sys::pidfd::send_signal(pidfd.as_fd(), signal);
         let patience = (timeout >= 0).then(|| Duration::from_secs(timeout.unsigned_abs()));
-        if sent.is_ok() && !wait_for_end(&pidfd, patience)? {
-            note("kill", &[("signal", "9".into())])?;
-            self.kill_everything(record, &pidfd)?;
+        let since = Instant::now();
+        Ok(Stopping(Some(Told { pidfd, heard: sent.is_ok(), since, patience })))
+    }
+
+    /// Waits until it has ended, and makes it end when its time is over.
+    pub(crate) fn finish_stop(&self, record: &Record, stopping: Stopping) -> Result<()> {
+        // It had ended already; its report is what is left to take in.
+        let Some(told) = stopping.0 else { return self.await_end(record) };
+        let left = told.patience.map(|patience| patience.saturating_sub(told.since.elapsed()));
+        if told.heard && !wait_for_end(&told.pidfd, left)? {
+            self.note_of(record, "kill", &[("signal", "9".into())])?;
+            self.kill_everything(record, &told.pidfd)?;
         }
         self.await_end(record)?;
-        note("stop", &[])
+        self.note_of(record, "stop", &[])
+    }
+
+    fn note_of(&self, record: &Record, action: &str, more: &[(&str, String)]) -> Result<()> {
+        self.store()
+            .db()
+            .transaction(|tx| events::note_container(tx, clock::now(), action, record, more))
     }
 
     /// SIGKILL, and whoever else is in the cgroup if that does not end it.

@@ -334,7 +334,14 @@ impl Engine {
             exec_ids: running
                 .map(|r| r.execs.into_keys().collect::<Vec<_>>())
                 .filter(|l| !l.is_empty()),
-            host_config: definition.host.clone(),
+            host_config: {
+                let mut host = definition.host.clone();
+                // Records of the first versions have none, which means our own.
+                if host.runtime.is_empty() {
+                    crate::foreign::OWN[0].clone_into(&mut host.runtime);
+                }
+                host
+            },
             graph_driver: GraphDriver { data: Some(data), name: "overlay".into() },
             size_rw,
             size_root_fs,

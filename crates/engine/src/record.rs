@@ -48,6 +48,9 @@ pub(crate) struct Run {
     /// A person stopped it: no restart policy but `always` starts it again, and that only
     /// with the engine's own start.
     pub(crate) stopped_by_hand: bool,
+    /// It was stopped because the host ends: no restart policy starts it again before the engine's own start, and
+    /// that as if it had gone on until the end.
+    pub(crate) halted: bool,
     /// When the restart policy starts it again, ns since 1970.
     pub(crate) restart_at: Option<i64>,
     /// It can not be started at all; the restart policy has given up.

@@ -279,6 +279,7 @@ impl Engine {
         record.oom_killed = false;
         record.run.cgroup = Some(cgroup_path);
         record.run.restart_at = None;
+        record.run.halted = false;
         record.run.health = health.then(crate::health::starting);
         if starter == Starter::Person {
             record.run.stopped_by_hand = false;

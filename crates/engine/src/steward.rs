@@ -33,7 +33,7 @@ const STEADY: i64 = 10 * SECOND;
 
 /// Whether the policy wants a container that has ended started again.
 pub(crate) fn wants_restart(record: &Record) -> bool {
-    if record.run.stopped_by_hand || record.definition.host.auto_remove {
+    if record.run.stopped_by_hand || record.run.halted || record.definition.host.auto_remove {
         return false;
     }
     let policy = &record.definition.host.restart_policy;

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use serde::{Deserialize, Serialize};
 use sys::clone::Side;
@@ -223,7 +224,14 @@ pub fn exec(
     let v2 = cgroup.and_then(Cgroup::v2_fd).or_else(|| d.cgroup_v2.as_ref().map(AsFd::as_fd));
     let pid_namespace = plan.namespaces.contains(&Namespace::Pid).then_some(target);
     let side = in_pid_namespace(pid_namespace, || {
-        sys::clone::clone3(0, v2).doing(|| "create the process".to_owned())
+        let mut made = sys::clone::clone3(0, v2);
+        if made.as_ref().is_err_and(|errno| *errno == Errno::BUSY)
+            && let Some(cgroup) = cgroup
+            && let Some(below) = cgroup.v2_below(target)?
+        {
+            made = sys::clone::clone3(0, Some(below.as_fd()));
+        }
+        made.doing(|| "create the process".to_owned())
     })?;
     match side {
         Side::Child => {

@@ -33,8 +33,16 @@ pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
 }
 
 fn close_range(first: u32, last: u32) -> Result<()> {
-    // SAFETY: by the contract of the caller above nothing uses the closed descriptors any more.
+    // SAFETY: by the contracts of the callers above nothing uses the closed descriptors any more.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// Closes every descriptor from `first` on that whoever executed this program had left open, by intention or not:
+/// locks, pipes, sockets that would be held for as long as this process lives.
+///
+/// For the beginning of `main`, before anything in this process owns a descriptor.
+pub fn close_inherited(first: u32) -> Result<()> {
+    close_range(first, libc::c_uint::MAX)
 }
 
 /// Makes `target` (0, 1, 2 or another number known to be free or replaceable) a copy of `fd` that
@@ -49,12 +57,13 @@ pub fn install(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
 }
 
 /// Takes ownership of a descriptor that another program handed to this one by number (socket
-/// activation, `--preserve-fds`, a script's redirection). Fails when nothing is open there.
+/// activation, `--preserve-fds`, a script's redirection), and keeps it from what this one executes. Fails
+/// when nothing is open there.
 ///
 /// The caller must not have taken the same number before.
 pub fn adopt(raw: RawFd) -> Result<OwnedFd> {
-    // SAFETY: fcntl with F_GETFD only reads a flag.
-    check(unsafe { libc::fcntl(raw, libc::F_GETFD) }.into())?;
+    // SAFETY: fcntl with F_SETFD takes an integer.
+    check(unsafe { libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
     // SAFETY: the descriptor is open, and by contract nobody in this process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }

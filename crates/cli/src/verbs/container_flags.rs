@@ -401,6 +401,7 @@ impl ContainerFlags {
             host_config,
             networking_config,
             rootfs,
+            runtime: None,
         })
     }
 

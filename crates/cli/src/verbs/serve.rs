@@ -146,13 +146,16 @@ impl Args {
             )
             .into());
         }
+        let [ca, cert, key] = self.certificates();
+        Ok(api::server_config(&ca, &cert, &key)?)
+    }
+
+    /// Those that sign clients', this server's, and its key.
+    fn certificates(&self) -> [PathBuf; 3] {
         let directory = crate::registries::docker_config_path().unwrap_or_default();
         let directory = directory.parent().unwrap_or(Path::new("/"));
-        let or = |given: &Option<PathBuf>, name: &str| {
-            given.clone().unwrap_or_else(|| directory.join(name))
-        };
-        let (ca, cert) = (or(&self.tlscacert, "ca.pem"), or(&self.tlscert, "cert.pem"));
-        Ok(api::server_config(&ca, &cert, &or(&self.tlskey, "key.pem"))?)
+        [(&self.tlscacert, "ca.pem"), (&self.tlscert, "cert.pem"), (&self.tlskey, "key.pem")]
+            .map(|(given, name)| given.clone().unwrap_or_else(|| directory.join(name)))
     }
 
     /// A socket that was handed over, of either kind.
@@ -247,9 +250,7 @@ fn listen(path: &Path, group: Option<&str>) -> anyhow::Result<UnixListener> {
     rustix::process::umask(old);
     let listener = listener.with_context(|| format!("listen on {}", path.display()))?;
     let gid = match group {
-        Some(name) => Some(group_id(name).with_context(|| {
-            format!("--group {name}: no such group on this host; make it with groupadd {name}")
-        })?),
+        Some(name) => Some(known_group(name)?),
         None => group_id("docker").or_else(|| group_id("wherry")),
     };
     if let Some(gid) = gid {
@@ -259,6 +260,13 @@ fn listen(path: &Path, group: Option<&str>) -> anyhow::Result<UnixListener> {
             .with_context(|| format!("{}", path.display()))?;
     }
     Ok(listener)
+}
+
+/// The number of the group that was asked for.
+fn known_group(name: &str) -> anyhow::Result<u32> {
+    group_id(name).with_context(|| {
+        format!("--group {name}: no such group on this host; make it with groupadd {name}")
+    })
 }
 
 /// The number of a group of this host, given by name or number.

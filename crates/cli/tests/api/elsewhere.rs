@@ -335,12 +335,19 @@ fn a_socket_that_is_handed_over() {
     let mut command = engine.command_as("sh");
     command.args(["-c", script, "sh", WHERRY, "serve", "-H", "fd://"]);
     let server = Server(command.stdin(Stdio::from(OwnedFd::from(listener))).spawn().unwrap());
+    // It has the listener, too.
+    drop(command);
     let mut stream = UnixStream::connect(&path).unwrap();
     stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("OK"), "{answer}");
+    // What the server starts, and what outlives it, does not hold the socket: nobody would answer there.
+    let host = format!("unix://{}", path.display());
+    engine.ok(["-H", &host, "run", "-d", "--name", "c1", "bb", "sleep", "1000"]);
     drop(server);
+    until("nobody listens", || UnixStream::connect(&path).is_err());
+    engine.ok(["rm", "-f", "c1"]);
     let said = engine.fails(1, ["serve", "-H", "fd://"]);
     assert!(said.contains("LISTEN_FDS"), "{said}");
     engine.finish();
@@ -351,8 +358,45 @@ fn units_that_systemd_takes() {
     let engine = Engine::new();
     let units = engine.path("units");
     let units = units.to_str().unwrap();
-    engine.ok(["serve", "--install", "--units", units, "-G", "root"]);
-    engine.ok(["serve", "--install", "--units", units, "-G", "root"]);
+    let two = ["-H", "unix:///run/one.sock", "-H", "unix:///run/two.sock", "--idle", "60"];
+    let install = ["serve", "--install", "--units", units, "-G", "root"];
+    let installed = engine
+        .command()
+        .current_dir(&engine.dir)
+        .args(["--config", "a file"])
+        .args(install)
+        .args(two)
+        .output()
+        .unwrap();
+    // A configuration that is named must be there.
+    assert!(!installed.status.success(), "{installed:?}");
+    fs::write(engine.path("a file"), "").unwrap();
+    let mut command = engine.command();
+    command.current_dir(&engine.dir).args(["--config", "a file"]).args(install).args(two);
+    assert!(command.status().unwrap().success());
+    // What is read from somewhere else, with another environment, says all of it.
+    let service = fs::read_to_string(format!("{units}/wherry.service")).unwrap();
+    for (name, path) in [
+        ("--data-root", engine.data_root()),
+        ("--run-root", engine.run_root()),
+        ("--config", engine.path("a file")),
+    ] {
+        assert!(service.contains(&format!("{name} \"{}\"", path.display())), "{service}");
+    }
+    assert!(service.contains("serve -H fd:// --idle 60\n"), "{service}");
+    let socket = fs::read_to_string(format!("{units}/wherry.socket")).unwrap();
+    assert!(
+        socket.contains("ListenStream=/run/one.sock\nListenStream=/run/two.sock\n"),
+        "{socket}"
+    );
+    let said = engine.fails(1, ["serve", "--install", "--units", units, "-H", "tcp://:2376"]);
+    assert!(said.contains("--tlsverify"), "{said}");
+    let port = ["-H", "tcp://:2376", "--tlsverify", "--idle", "1"];
+    let said = engine.fails(1, install.iter().chain(&port));
+    assert!(said.contains("--idle"), "{said}");
+    engine.fails(1, ["serve", "--install", "--units", units, "-G", "a b"]);
+    assert_eq!(fs::read_to_string(format!("{units}/wherry.service")).unwrap(), service);
+    engine.ok(install);
     let names = ["wherry.socket", "wherry.service", "wherry-boot.service"];
     let paths = names.map(|name| format!("{units}/{name}"));
     if has("systemd-analyze") {
@@ -370,6 +414,45 @@ fn units_that_systemd_takes() {
     engine.ok(["serve", "--uninstall", "--units", units]);
     engine.ok(["serve", "--uninstall", "--units", units]);
     assert_eq!(fs::read_dir(units).unwrap().count(), 0);
+    engine.finish();
+}
+
+/// Before the host ends containers end in their own way, side by side, and the next boot has them back.
+#[test]
+fn what_ends_with_the_host() {
+    let engine = Engine::new();
+    let run = |name: &str, policy: &str, script: &str| {
+        let policy = format!("--restart={policy}");
+        let run = ["run", "-d", "--network", "none", "--name", name, &policy];
+        engine.ok(run.iter().chain(&["bb", "sh", "-c", script]));
+    };
+    let polite = "trap 'sleep 1; echo done; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+    run("c1", "always", polite);
+    run("c2", "unless-stopped", polite);
+    run("c3", "on-failure", polite);
+    run("c4", "no", polite);
+    run("c5", "unless-stopped", polite);
+    engine.ok(["stop", "-t", "0", "c5"]);
+    engine.ok(["pause", "c4"]);
+    for name in ["c1", "c2", "c3", "c4"] {
+        until("its trap", || engine.ok(["logs", name]).contains("up"));
+    }
+    let mut stopped: Vec<String> =
+        engine.ok(["system", "boot", "--stop"]).lines().map(str::to_owned).collect();
+    stopped.sort();
+    assert_eq!(stopped, ["c1", "c2", "c3", "c4"]);
+    for name in ["c1", "c2", "c3", "c4"] {
+        assert_eq!(engine.inspect("{{.State.Status}} {{.State.ExitCode}}", name), "exited 0");
+        assert!(engine.ok(["logs", name]).ends_with("done"), "{name}");
+    }
+    // Nothing is left to do, and no policy did it meanwhile.
+    assert_eq!(engine.ok(["system", "boot", "--stop"]), "");
+    assert_eq!(engine.ok(["ps", "-q"]), "");
+    let mut started: Vec<String> =
+        engine.ok(["system", "boot"]).lines().map(str::to_owned).collect();
+    started.sort();
+    assert_eq!(started, ["c1", "c2", "c3"]);
+    engine.ok(["rm", "-f", "c1", "c2", "c3", "c4", "c5"]);
     engine.finish();
 }
 

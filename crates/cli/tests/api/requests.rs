@@ -207,3 +207,57 @@ fn every_version() {
     }
     served.finish();
 }
+
+/// A container keeps the name of the runtime that it was asked for with; docker-py asks beside the host's part.
+#[test]
+fn a_runtime_is_known_by_the_name_it_was_asked_for() {
+    let served = Served::new();
+    let create = |wanted: &str| {
+        let body = format!("{{\"Image\":\"bb\",\"Cmd\":[\"true\"],{wanted}}}");
+        let (status, said) = ask(&served, "POST", "/containers/create", &body);
+        (status, serde_json::from_str::<serde_json::Value>(&said).unwrap())
+    };
+    for (wanted, shown, warned) in [
+        (r#""HostConfig":{"NetworkMode":"none"}"#, "wherry", false),
+        (r#""HostConfig":{"NetworkMode":"none","Runtime":"runc"},"Runtime":null"#, "runc", false),
+        (
+            r#""HostConfig":{"NetworkMode":"none","Runtime":"io.containerd.runc.v2"},"Runtime":"runc""#,
+            "io.containerd.runc.v2",
+            false,
+        ),
+        (r#""HostConfig":{"NetworkMode":"none"},"Runtime":"runc""#, "runc", false),
+        (r#""HostConfig":{"NetworkMode":"none"},"Runtime":"bogus""#, "wherry", true),
+    ] {
+        let (status, created) = create(wanted);
+        assert_eq!(status, 201, "{wanted}: {created}");
+        let id = created["Id"].as_str().unwrap();
+        assert_eq!(created["Warnings"].to_string().contains("bogus"), warned, "{created}");
+        // What is changed and started later keeps the name.
+        served.engine.ok(["update", "--memory", "64m", "--memory-swap", "64m", id]);
+        served.engine.ok(["start", "-a", id]);
+        let (_, said) = ask(&served, "GET", &format!("/containers/{id}/json"), "");
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said["HostConfig"]["Runtime"], shown, "{wanted}");
+        assert_eq!(said["State"]["ExitCode"], 0, "{wanted}");
+    }
+    let (status, said) = create(r#""HostConfig":{"NetworkMode":"none","Runtime":"bogus"}"#);
+    assert_eq!(status, 400, "{said}");
+    assert!(said["message"].as_str().unwrap().contains("bogus"), "{said}");
+    let (_, info) = ask(&served, "GET", "/info", "");
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(info["DefaultRuntime"], "wherry");
+    for name in ["wherry", "runc", "io.containerd.runc.v2"] {
+        assert!(info["Runtimes"][name]["path"].is_string(), "{name}: {}", info["Runtimes"]);
+    }
+    let command = served
+        .engine
+        .command()
+        .env("WHERRY_DEFAULT_RUNTIME", "runc")
+        .args(["create", "--name", "dd", "--network", "none", "bb", "true"])
+        .output()
+        .unwrap();
+    assert!(command.status.success(), "{command:?}");
+    assert_eq!(served.engine.inspect("{{.HostConfig.Runtime}}", "dd"), "runc");
+    served.engine.ok(["rm", "dd"]);
+    served.finish();
+}

@@ -365,6 +365,42 @@ fn events_are_heard_as_they_happen() {
     e.finish();
 }
 
+/// A container that distributes controllers to groups of its own, as systemd does, has no place for a process in its
+/// own group.
+#[test]
+fn a_command_in_a_container_with_groups_of_its_own() {
+    let e = Engine::new();
+    let script = r#"M=$(awk '$3=="cgroup2"{print $2}' /proc/mounts)
+        C=$(cut -d" " -f1 "$M"/cgroup.controllers); [ -n "$C" ] || { echo none; exec sleep 1000; }
+        mkdir "$M"/init && echo 1 >"$M"/init/cgroup.procs && echo +$C >"$M"/cgroup.subtree_control && echo ready
+        exec sleep 1000"#;
+    e.ok(["run", "-d", "--name", "c1", "--privileged", "bb", "sh", "-c", script]);
+    until("its groups", || !e.ok(["logs", "c1"]).is_empty());
+    let said = e.ok(["logs", "c1"]);
+    if said == "none" {
+        eprintln!("not tested: version 2 of cgroups has no controllers here");
+    }
+    let own = e.ok(["exec", "c1", "cat", "/proc/self/cgroup"]);
+    let own = own.lines().find(|line| line.starts_with("0::"));
+    assert!(said == "none" || own == Some("0::/init"), "{said}: {own:?}");
+    e.ok(["rm", "-f", "c1"]);
+    e.finish();
+}
+
+/// A script may hold a lock by an open descriptor, and start a service: the lock is the script's.
+#[test]
+fn what_a_script_has_open_is_not_held_by_containers() {
+    let e = Engine::new();
+    let script = "exec 9>lock && flock 9 && \"$@\" && exec 9>&- && flock -n lock true";
+    let mut command = e.command_as("sh");
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_wherry"), "run", "-d", "--name", "c1"]);
+    command.args(["bb", "sleep", "1000"]);
+    let done = command.current_dir(&e.dir).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    e.ok(["rm", "-f", "c1"]);
+    e.finish();
+}
+
 #[test]
 fn another_runtime_by_path() {
     let e = Engine::new();

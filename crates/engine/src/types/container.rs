@@ -146,6 +146,10 @@ pub struct CreateRequest {
     /// A directory instead of an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
+    /// Where docker-py's `create_container` names the runtime. The place of it is
+    /// [`HostConfig::runtime`], which is asked first.
+    #[serde(skip_serializing)]
+    pub runtime: Option<String>,
 }
 
 /// Answer to `create`.

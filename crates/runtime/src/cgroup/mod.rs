@@ -244,6 +244,28 @@ impl Cgroup {
         self.v2.as_ref().map(|group| group.dir.as_fd())
     }
 
+    /// The version 2 group of a process (a pidfd) that is in a group below this one.
+    ///
+    /// A container that distributes controllers to groups of its own, as systemd does, takes no process in its
+    /// own group any more: "no internal processes". `None`: the process is in this very group, or has ended.
+    pub(crate) fn v2_below(&self, process: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+        let Some(group) = &self.v2 else { return Ok(None) };
+        let doing = || "find the cgroup of the container's first process".to_owned();
+        let pid = sys::pidfd::pid(process).doing(doing)?;
+        let text = match std::fs::read_to_string(format!("/proc/{pid}/cgroup")) {
+            Ok(text) if pid > 0 => text,
+            _ => return Ok(None),
+        };
+        let Some(below) = below_v2(&text, &self.path) else { return Ok(None) };
+        // The number may have been another process's meanwhile; but no group beside ours is ever opened.
+        let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
+        match rustix::fs::openat2(&group.dir, below, DIRECTORY, FileMode::empty(), resolve) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno).doing(doing),
+        }
+    }
+
     pub(crate) fn v1_groups(&self) -> &[Group] {
         &self.v1
     }
@@ -558,6 +580,15 @@ fn remove_tree(path: &Path) -> rustix::io::Result<()> {
         Err(Errno::NOENT) => Ok(()),
         result => result,
     }
+}
+
+/// Where below the group `path` a process is whose `/proc/PID/cgroup` this is.
+fn below_v2<'a>(text: &'a str, path: &str) -> Option<&'a str> {
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    // The hierarchy may be mounted from somewhere in its middle.
+    let (_, rest) = own.split_once(path.trim_matches('/'))?;
+    let rest = rest.strip_prefix('/')?;
+    (!rest.is_empty()).then_some(rest)
 }
 
 /// The numbers of a list as `0-3,7`, each once and in order, however often the list names it.
