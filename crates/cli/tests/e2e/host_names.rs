@@ -127,12 +127,13 @@ fn the_host_finds_containers() {
     // On the default network, and on one that a person made.
     host.ok(&["network", "create", "shop"]);
     host.ok(&["run", "-d", "--name", "plain", "bb", "sleep", "1000"]);
-    until("the default network's containers are found", || !host.finds("plain").is_empty());
     let address = |name: &str, network: &str| {
         let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
         host.ok(&["inspect", "-f", &format, name])
     };
-    assert_eq!(host.finds("plain"), address("plain", "bridge"));
+    // Nobody waited for the server, and until it is there the host's own answers.
+    let plain = address("plain", "bridge");
+    until("the default network's containers are found", || host.finds("plain") == plain);
     host.ok(&["run", "-d", "--name", "no1", "--network", "shop", "bb", "sleep", "1000"]);
     let own = address("no1", "shop");
     for name in ["no1", "no1.shop", "no1.boxes.internal", "no1.shop.boxes.internal"] {
@@ -182,9 +183,11 @@ fn the_file_is_as_it_was() {
     host.ok(&["dns", "enable", "--address", "127.0.0.99"]);
     assert!(host.ok(&["dns", "status"]).contains("server: answers"));
     assert!(!host.finds("one").is_empty());
-    // Somebody wrote the file; who asks for it has it mended at once.
+    // Somebody wrote the file; who asks for it has it mended at once, unless the server has seen it before.
     fs::write(host.root().join("etc/resolv.conf"), BEFORE).unwrap();
-    assert_eq!(host.ok(&["network", "repair"]), "brought the host's resolver in line");
+    let said = host.ok(&["network", "repair"]);
+    assert!(["brought the host's resolver in line", "nothing to mend"].contains(&&*said), "{said}");
+    assert!(host.resolv_conf().contains("nameserver 127.0.0.99"));
     assert_eq!(host.ok(&["network", "repair"]), "nothing to mend");
     // A disable that was killed half-way is finished by whoever looks next.
     let wish = host.e.data_root().join("dns.json");
