@@ -29,7 +29,7 @@ pub fn local(engine: &Engine, layers: &[DiffId], to: &Path) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(to, flags, Mode::empty()).map_err(io(what))?;
     let (mut reader, mut writer) = std::io::pipe().map_err(io(what))?;
-    let other = engine.reopen()?;
+    let other = engine.another()?;
     std::thread::scope(|scope| {
         let unpacker = scope.spawn(move || {
             let options = store::copy::UntarOptions::default();

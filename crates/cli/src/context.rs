@@ -60,14 +60,11 @@ impl Opener {
     pub(crate) fn open(&self) -> engine::Result<Door> {
         Ok(match self {
             Self::Local(options) => Door::Local(Box::new(Engine::open((**options).clone())?)),
-            Self::Remote(target) => {
-                let Target { host, tls } = (**target).clone();
-                Door::Remote(Rc::new(Remote::new(host, tls)))
-            }
+            Self::Remote(target) => Door::Remote(remote(target)),
         })
     }
 
-    /// As [`Door::exec`]. The engine of this machine is opened while the process is made.
+    /// The streams, unless it runs detached. The engine of this machine is opened while the process is made.
     pub(crate) fn exec(
         &self,
         name: &str,
@@ -79,9 +76,15 @@ impl Opener {
                 let session = Engine::open_and_exec((**options).clone(), name, config, detach)?;
                 Ok(session.attachment.map(Attachment::Local))
             }
-            Self::Remote(_) => self.open()?.exec(name, config, detach),
+            Self::Remote(target) => {
+                Ok(remote(target).exec(name, config, detach)?.map(Attachment::Remote))
+            }
         }
     }
+}
+
+fn remote(target: &Target) -> Rc<Remote> {
+    Rc::new(Remote::new(target.host.clone(), target.tls.clone()))
 }
 
 /// What every verb gets.

@@ -8,9 +8,8 @@ use std::rc::Rc;
 use ::registry::{Credential, Credentials};
 use engine::types::{
     ContainerInspect, ContainerSummary, CreateRequest, Created, DiffEntry, DiskUsage,
-    EndpointSettings, Event, ExecConfig, HistoryEntry, ImageDelete, ImageInspect, ImageSummary,
-    ImagesPruned, Info, Network, NetworkCreate, Pruned, Stats, Top, UpdateRequest, VersionInfo,
-    Volume,
+    EndpointSettings, Event, HistoryEntry, ImageDelete, ImageInspect, ImageSummary, ImagesPruned,
+    Info, Network, NetworkCreate, Pruned, Stats, Top, UpdateRequest, VersionInfo, Volume,
 };
 use engine::{
     ArchiveFormat, AttachOptions, CommitOptions, Engine, EventOptions, Filters, Frame,
@@ -130,21 +129,6 @@ impl Door {
         Ok(match self {
             Self::Local(engine) => Attachment::Local(engine.attach(name, options)?),
             Self::Remote(remote) => Attachment::Remote(remote.attach(name, options)?),
-        })
-    }
-
-    /// The streams, unless it runs detached.
-    pub(crate) fn exec(
-        &self,
-        name: &str,
-        config: ExecConfig,
-        detach: bool,
-    ) -> Result<Option<Attachment>> {
-        Ok(match self {
-            Self::Local(engine) => {
-                engine.exec(name, config, detach)?.attachment.map(Attachment::Local)
-            }
-            Self::Remote(remote) => remote.exec(name, config, detach)?.map(Attachment::Remote),
         })
     }
 

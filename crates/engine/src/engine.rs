@@ -294,11 +294,6 @@ impl Engine {
     pub(crate) fn keeper(&self) -> &Client {
         &self.keeper
     }
-
-    /// Another engine on the same folders, for another thread.
-    pub fn reopen(&self) -> Result<Self> {
-        Self::open(self.options.clone())
-    }
 }
 
 /// How the keeper of an engine is reached.

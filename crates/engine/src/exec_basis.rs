@@ -15,7 +15,6 @@ use runtime::{ExecPlan, Plan};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::spec::{self, Security};
@@ -166,25 +165,5 @@ impl Basis {
         }
         plan.process = process;
         Ok(plan)
-    }
-}
-
-impl Engine {
-    /// Bytes of the file that renaming makes longer; see [`Known`].
-    pub(crate) fn renames(&self) -> u64 {
-        std::fs::metadata(self.run_root().join("renames")).map_or(0, |m| m.len())
-    }
-
-    /// A container is about to be given another name: from now on the keeper does not know it by its old one.
-    pub(crate) fn forget_name(&self, id: &str) -> Result<()> {
-        use std::io::Write as _;
-        let path = self.run_root().join("renames");
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
-        file.and_then(|mut file| file.write_all(b"."))
-            .map_err(|e| Error::system(format!("cannot write {}", path.display()), e))?;
-        if let Some(mut keeper) = self.keeper().connect_existing()? {
-            keeper.ask(keeper::protocol::Request::Forget { id: id.to_owned() }, Vec::new())?;
-        }
-        Ok(())
     }
 }

@@ -375,7 +375,7 @@ impl Engine {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
         let new = names::check(new)?.to_owned();
-        self.forget_name(&record::find(self.db(), name)?.id)?;
+        self.keeper().forget_name(&record::find(self.db(), name)?.id)?;
         self.store().db().transaction(|tx| -> Result<()> {
             let mut record = record::find(tx, name)?;
             if record.name == new {

@@ -384,7 +384,7 @@ impl Engine {
     /// What the keeper is to tell of it to those who want to run a process in it.
     fn known(&self, record: &Record, plan: &Plan) -> Result<Option<Known>> {
         // In this order: the name may be another by now, and whoever changes it later is seen by the keeper.
-        let renames = self.renames();
+        let renames = self.keeper().renames();
         let name = record::name_of(self.db(), &record.id)?;
         if name.as_ref() != Some(&record.name) {
             return Ok(None);

@@ -212,7 +212,7 @@ impl Engine {
                 next = Some(next.map_or(at, |n| n.min(at)));
                 continue;
             }
-            let engine = self.reopen()?;
+            let engine = self.another()?;
             let id = record.id.clone();
             let thread = std::thread::Builder::new()
                 .name("health".into())

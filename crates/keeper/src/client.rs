@@ -1,6 +1,6 @@
 //! The other side of the keeper's socket: what engine processes use.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,9 @@ use crate::protocol::{
     take_frame,
 };
 
+/// A byte for each container that was renamed, in the run root.
+const RENAMES: &str = "renames";
+
 /// Where the keeper is, and how to start one.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -26,7 +29,29 @@ pub struct Client {
     pub keeper_args: Vec<String>,
 }
 
+/// Bytes of the file that renaming a container makes longer; see [`crate::protocol::Known`].
+pub(crate) fn renames(run_root: &Path) -> u64 {
+    std::fs::metadata(run_root.join(RENAMES)).map_or(0, |m| m.len())
+}
+
 impl Client {
+    /// How many containers were renamed; see [`crate::protocol::Known`].
+    pub fn renames(&self) -> u64 {
+        renames(&self.run_root)
+    }
+
+    /// A container is about to be given another name: from now on the keeper does not know it by its old one.
+    pub fn forget_name(&self, id: &str) -> Result<(), Error> {
+        let path = self.run_root.join(RENAMES);
+        let file = std::fs::File::options().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(b"."))
+            .map_err(|source| Error::Renames { path, source })?;
+        if let Some(mut keeper) = self.connect_existing()? {
+            keeper.ask(Request::Forget { id: id.to_owned() }, Vec::new())?;
+        }
+        Ok(())
+    }
+
     fn socket_path(&self) -> PathBuf {
         self.run_root.join("keeper.sock")
     }

@@ -37,6 +37,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The file that says that containers were renamed cannot be made longer.
+    #[error("cannot write {path}: {source}")]
+    Renames {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The connection broke in the middle of an exchange.
     #[error("the keeper went away: {0}")]
     Broken(#[from] std::io::Error),

@@ -32,23 +32,19 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Outcome {
         let _ = &self.args;
-        if self.stop {
-            let halted = context.local()?.halt()?;
-            for name in &halted.stopped {
-                context::println(name)?;
-            }
-            let failed = !halted.failed.is_empty();
-            for (name, error) in halted.failed {
-                context.complain(&anyhow::Error::from(error).context(name));
-            }
-            return all_or_one(failed);
-        }
-        let booted = context.local()?.boot()?;
-        for name in &booted.started {
+        let engine = context.local()?;
+        let (done, failures) = if self.stop {
+            let halted = engine.halt()?;
+            (halted.stopped, halted.failed)
+        } else {
+            let booted = engine.boot()?;
+            (booted.started, booted.failed)
+        };
+        for name in &done {
             context::println(name)?;
         }
-        let failed = !booted.failed.is_empty();
-        for (name, error) in booted.failed {
+        let failed = !failures.is_empty();
+        for (name, error) in failures {
             context.complain(&anyhow::Error::from(error).context(name));
         }
         all_or_one(failed)

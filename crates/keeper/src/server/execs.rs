@@ -1,12 +1,12 @@
 //! Further processes in a running container.
 
 use super::*;
+use crate::client;
 
 impl Keeper {
     /// Keeps what a start has given, unless a container was renamed since the starter looked: it may have been this one.
     pub(super) fn keep_known(&mut self, c: &mut Container, known: Known) {
-        let renames = std::fs::metadata(self.run_root.join("renames")).map_or(0, |m| m.len());
-        if renames == known.renames {
+        if client::renames(&self.run_root) == known.renames {
             self.ids.insert(known.name.clone(), c.record.id.clone());
             c.known = Some(known);
         }
