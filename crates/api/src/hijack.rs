@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::answer::{self, Answer, Failure};
 use crate::body::{self, AsyncWriter};
-use crate::request::Request;
+use crate::request::{FORGETTING, FORGOTTEN, Request};
 use crate::websocket;
 
 /// Output as it is.
@@ -273,14 +273,19 @@ pub(crate) async fn copy(
     };
     match line {
         Line::Connection(io) => {
-            let (read, mut output) = tokio::io::split(io);
+            let (mut read, mut output) = tokio::io::split(io);
             for log in logs {
                 output.put(write(log)).await?;
             }
             if let Some(attachment) = attachment {
-                exchange(attachment, Some(read), &mut output, tty, sizes, &mut keys).await?;
+                exchange(attachment, Some(&mut read), &mut output, tty, sizes, &mut keys).await?;
             }
-            output.shutdown().await
+            output.shutdown().await?;
+            // Were it closed with bytes that nobody read, the client's connection would be cut before it has read the end.
+            let (mut rest, mut nowhere) = (read.take(FORGOTTEN as u64), tokio::io::sink());
+            let forget = tokio::io::copy(&mut rest, &mut nowhere);
+            let _ = tokio::time::timeout(FORGETTING, forget).await;
+            Ok(())
         }
         Line::Body(writer) => {
             let mut output = ToBody(writer);

@@ -18,9 +18,9 @@ use crate::answer::Failure;
 /// The largest JSON body; Docker's own bound is 4 MiB for some and none for others.
 const MAX_JSON: usize = 8 << 20;
 
-/// How much of a body that nobody read is read and forgotten, and for how long.
-const FORGOTTEN: usize = 256 << 10;
-const FORGETTING: Duration = Duration::from_secs(5);
+/// How much of what a client sends and nobody wants is read and forgotten, and for how long.
+pub(crate) const FORGOTTEN: usize = 256 << 10;
+pub(crate) const FORGETTING: Duration = Duration::from_secs(5);
 
 /// A request's body. What is left of it when it is dropped is read in the background, within bounds: the
 /// connection of one who is still sending would be cut, and many clients then never look at the answer.

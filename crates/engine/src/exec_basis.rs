@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::spec::{self, Security};
+use crate::start::terminal_size;
 use crate::types::ExecConfig;
 use crate::user;
 
@@ -144,7 +145,7 @@ impl Basis {
                 )));
             }
         };
-        let process = serde_json::json!({
+        let mut process = serde_json::json!({
             "terminal": config.tty,
             "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups},
             "args": config.cmd.as_deref().unwrap_or_default(),
@@ -154,6 +155,10 @@ impl Basis {
             "noNewPrivileges": base.no_new_privileges,
             "oomScoreAdj": self.oom_score_adj,
         });
+        // Set before the program runs, which may ask for it at once.
+        if let Some((height, width)) = config.console_size.and_then(terminal_size) {
+            process["consoleSize"] = serde_json::json!({"height": height, "width": width});
+        }
         let process = serde_json::from_value(process)
             .map_err(|e| Error::system("the process is not valid", e))?;
         let mut process = runtime::plan::Process::from_spec(&process)?;

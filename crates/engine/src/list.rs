@@ -157,6 +157,8 @@ impl Engine {
             (Some(rootfs), _) => rootfs.path.clone(),
             _ => definition.config.image.clone(),
         };
+        let networks = self.endpoints_shown(record)?;
+        let networks = networks.into_iter().map(|(name, e)| (name, Box::new(e))).collect();
         Ok(ContainerSummary {
             id: record.id.clone(),
             names: vec![format!("/{}", record.name)],
@@ -171,7 +173,7 @@ impl Engine {
             state: record.state.name().into(),
             status: status_text(record, now),
             host_config: SummaryHostConfig { network_mode: definition.host.network_mode.clone() },
-            network_settings: SummaryNetworks { networks: self.endpoints_shown(record)? },
+            network_settings: SummaryNetworks { networks },
             mounts: definition.mounts.iter().map(|m| m.point.clone()).collect(),
         })
     }
@@ -181,7 +183,12 @@ impl Engine {
         let filters = &options.filters;
         check_filters(filters, &FILTERS)?;
         self.check_filter_values(filters)?;
-        self.reconcile_all()?;
+        // What each of them is doing is read first; again only if it was not true any more.
+        self.reconcile()?;
+        let mut outlines = record::outlines(self.db())?;
+        if self.compare(outlines.iter().filter(|o| o.state.is_live()).map(|o| &o.run))?.changed {
+            outlines = record::outlines(self.db())?;
+        }
         let bound = |name: &str| -> Result<Option<Record>> {
             match filters.get(name).and_then(|v| v.first()) {
                 Some(other) => Ok(Some(record::find(self.db(), other)?)),
@@ -198,16 +205,17 @@ impl Engine {
             || filters.contains_key("since");
         let now = clock::now();
         let mut rows = Vec::new();
-        // One look at the database for all of them.
         let _snapshot = self.db().unchecked_transaction()?;
-        for record in record::all(self.db())? {
-            if record.definition.builder.is_some() {
+        for outline in outlines {
+            let created_ns = outline.created_ns;
+            let shown = all || outline.state.is_live() || outline.state == State::Restarting;
+            let placed = before.as_ref().is_none_or(|b| created_ns < b.created_ns)
+                && since.as_ref().is_none_or(|s| created_ns > s.created_ns);
+            if !shown || !placed {
                 continue;
             }
-            let shown = all || record.state.is_live() || record.state == State::Restarting;
-            let placed = before.as_ref().is_none_or(|b| record.created_ns < b.created_ns)
-                && since.as_ref().is_none_or(|s| record.created_ns > s.created_ns);
-            if !shown || !placed || !matches(&record, filters, &ancestors) {
+            let Some(record) = record::by_id(self.db(), &outline.run.id)? else { continue };
+            if record.definition.builder.is_some() || !matches(&record, filters, &ancestors) {
                 continue;
             }
             if !self.network_filters_match(&record, filters)? {

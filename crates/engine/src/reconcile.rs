@@ -4,7 +4,7 @@
 //! root, and whichever process of the engine comes next takes it in. Every step is
 //! idempotent, and several processes may do it at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
@@ -62,6 +62,14 @@ pub(crate) fn apply_exit(tx: &Transaction<'_>, record: &mut Record, exit: &Exit)
     Ok(true)
 }
 
+/// What came of [`Engine::compare`].
+pub(crate) struct Compared {
+    /// What the keeper has, by id.
+    pub(crate) running: HashMap<String, Running>,
+    /// What was read before is not true any more.
+    pub(crate) changed: bool,
+}
+
 impl Engine {
     /// Takes in the reports of ended containers.
     ///
@@ -108,16 +116,24 @@ impl Engine {
     /// the keeper. For verbs that show or change many containers.
     pub(crate) fn reconcile_all(&self) -> Result<HashMap<String, Running>> {
         self.reconcile()?;
-        let live = record::live(self.db())?;
+        Ok(self.compare(&record::live(self.db())?)?.running)
+    }
+
+    /// Compares what is stored as running with what the keeper has.
+    pub(crate) fn compare<'a>(&self, live: impl IntoIterator<Item = &'a Live>) -> Result<Compared> {
+        let mut changed = false;
+        let live: HashMap<&str, &Live> =
+            live.into_iter().map(|live| (live.id.as_str(), live)).collect();
         let nothing_runs = live.is_empty();
         let running: HashMap<String, Running> =
             self.keeper().list()?.into_iter().map(|r| (r.id.clone(), r)).collect();
         if nothing_runs && running.is_empty() {
             self.release_stale()?;
-            return Ok(running);
+            return Ok(Compared { running, changed });
         }
-        for record in &live {
+        for record in live.values() {
             if !running.contains_key(&record.id) {
+                changed = true;
                 // It may have ended between our two looks; then a report is there by now.
                 match self.keeper().exit_of(&record.id) {
                     Some(exit) => self.take_in(&exit)?,
@@ -125,11 +141,11 @@ impl Engine {
                 }
             }
         }
-        let known: HashSet<&str> = live.iter().map(|record| record.id.as_str()).collect();
         for (id, now) in &running {
-            if known.contains(id.as_str()) {
+            if live.contains_key(id.as_str()) {
                 continue;
             }
+            changed = true;
             let known = self.store().db().transaction(|tx| -> Result<bool> {
                 let Some(mut record) = record::by_id(tx, id)? else { return Ok(false) };
                 if record.state.is_live() || record.started_ns >= now.started_at {
@@ -154,7 +170,7 @@ impl Engine {
             }
         }
         self.release_stale()?;
-        Ok(running)
+        Ok(Compared { running, changed })
     }
 
     /// A container that is stored as running but that nobody holds: the host was

@@ -13,7 +13,9 @@ use crate::types::{Config, Health, HostConfig, Mount, MountPoint, Rootfs};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Definition {
+    #[serde(serialize_with = "sparse")]
     pub(crate) config: Config,
+    #[serde(serialize_with = "sparse")]
     pub(crate) host: HostConfig,
     pub(crate) rootfs: Option<Rootfs>,
     /// Entry point and command together.
@@ -23,6 +25,19 @@ pub(crate) struct Definition {
     /// It is a step of a build: nobody's container but that process's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) builder: Option<ProcessIdentity>,
+}
+
+/// Leaves out the fields that have their default value: that is most of them, and `ps` reads all records.
+fn sparse<T: Serialize + Default, S: serde::Serializer>(
+    value: &T,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let whole = |value: &T| serde_json::to_value(value).map_err(serde::ser::Error::custom);
+    let (mut fields, default) = (whole(value)?, whole(&T::default())?);
+    if let Some(fields) = fields.as_object_mut() {
+        fields.retain(|key, value| default.get(key) != Some(value));
+    }
+    fields.serialize(serializer)
 }
 
 /// A mount as it was understood at creation.
@@ -47,19 +62,25 @@ pub(crate) struct Run {
     pub(crate) cgroup: Option<String>,
     /// A person stopped it: no restart policy but `always` starts it again, and that only
     /// with the engine's own start.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) stopped_by_hand: bool,
     /// It was stopped because the host ends: no restart policy starts it again before the engine's own start, and
     /// that as if it had gone on until the end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) halted: bool,
     /// When the restart policy starts it again, ns since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) restart_at: Option<i64>,
     /// It can not be started at all; the restart policy has given up.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) gave_up: bool,
     /// Pause before the next restart, ns.
     pub(crate) restart_delay: i64,
     /// Result of the health checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) health: Option<Health>,
     /// An OCI runtime other than our own runs it; its path.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) foreign_runtime: Option<String>,
 }
 
@@ -348,23 +369,46 @@ impl Live {
     }
 }
 
-/// The runs of containers that are stored as running. Their definitions are not read: with thousands of
-/// containers that would take longer than all else.
-pub(crate) fn live(db: &Connection) -> Result<Vec<Live>> {
-    let mut statement = db.prepare_cached(
-        "SELECT id, pid, start_time, boot_id, started_ns FROM containers \
-         WHERE state IN ('running', 'paused')",
-    )?;
-    let rows = statement.query_map([], |row| {
-        Ok(Live {
+/// What a container is doing, without what it is.
+#[derive(Debug)]
+pub(crate) struct Outline {
+    pub(crate) run: Live,
+    pub(crate) created_ns: i64,
+    pub(crate) state: State,
+}
+
+const OUTLINE: &str = "id, pid, start_time, boot_id, started_ns, created_ns, state";
+
+fn outline_from_row(row: &Row<'_>) -> rusqlite::Result<Outline> {
+    Ok(Outline {
+        run: Live {
             id: row.get(0)?,
             pid: row.get::<_, Option<i32>>(1)?.unwrap_or(0),
             start_time: row.get::<_, Option<i64>>(2)?.unwrap_or(0).cast_unsigned(),
             boot_id: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
             started_ns: row.get::<_, Option<i64>>(4)?.unwrap_or(0),
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+        },
+        created_ns: row.get(5)?,
+        state: State::parse(row.get_ref(6)?.as_str()?),
+    })
+}
+
+/// Of all containers, the youngest first. Their definitions are not read: with thousands of containers that would take
+/// longer than all else.
+pub(crate) fn outlines(db: &Connection) -> Result<Vec<Outline>> {
+    let mut statement = db.prepare_cached(&format!("SELECT {OUTLINE} FROM containers"))?;
+    let mut all = statement.query_map([], outline_from_row)?.collect::<Result<Vec<_>, _>>()?;
+    all.sort_by(|a, b| b.created_ns.cmp(&a.created_ns).then_with(|| a.run.id.cmp(&b.run.id)));
+    Ok(all)
+}
+
+/// The runs of containers that are stored as running.
+pub(crate) fn live(db: &Connection) -> Result<Vec<Live>> {
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT {OUTLINE} FROM containers WHERE state IN ('running', 'paused')"
+    ))?;
+    let rows = statement.query_map([], outline_from_row)?;
+    Ok(rows.map(|row| row.map(|outline| outline.run)).collect::<Result<_, _>>()?)
 }
 
 /// The records of containers that are stored as running.
@@ -387,5 +431,37 @@ pub(crate) fn tests_record(name: &str) -> Record {
         name: name.into(),
         state: State::Exited,
         ..Record::new(name.into(), None, Definition::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::RestartPolicy;
+
+    #[test]
+    fn what_has_its_default_value_is_left_out_and_comes_back() {
+        let restart_policy = RestartPolicy { maximum_retry_count: 3, ..RestartPolicy::default() };
+        let definition = Definition {
+            config: Config { image: "bb".into(), tty: true, ..Config::default() },
+            host: HostConfig {
+                network_mode: "none".into(),
+                restart_policy,
+                ..HostConfig::default()
+            },
+            argv: vec!["true".into()],
+            ..Definition::default()
+        };
+        let text = String::from_utf8(json(&definition).unwrap()).unwrap();
+        assert!(text.starts_with(r#"{"config":{"Image":"bb","Tty":true},"host":{"#), "{text}");
+        assert!(text.len() < 250, "{text}");
+        assert_eq!(serde_json::from_str::<Definition>(&text).unwrap(), definition);
+        // As older versions wrote it.
+        let whole = serde_json::json!({
+            "config": definition.config, "host": definition.host, "argv": definition.argv, "mounts": [],
+        });
+        assert_eq!(serde_json::from_value::<Definition>(whole).unwrap(), definition);
+        let run = Run { restart_delay: 7, halted: true, ..Run::default() };
+        assert_eq!(serde_json::from_slice::<Run>(&json(&run).unwrap()).unwrap(), run);
     }
 }

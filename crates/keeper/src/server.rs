@@ -52,8 +52,8 @@ const INPUT_QUEUE: usize = 1 << 18;
 
 /// Ends of `--rm` containers after which the trash is emptied although more are running.
 const SWEEP: u32 = 64;
-/// Ends of containers and execs after which a steward looks how long the database's log has become. Each writes some 8
-/// to 24 KiB, and the log is moved into the database when it has 4 MiB.
+/// Starts and ends of containers, and ends of execs, after which a steward looks how long the database's log has become.
+/// Each writes some 8 to 24 KiB, and the log is moved into the database when it has 4 MiB.
 const WRITTEN: u32 = 256;
 
 /// What an epoll event is about.
@@ -180,7 +180,7 @@ struct Keeper {
     names_due: Option<Instant>,
     /// Containers of `--rm` that have ended since a steward last emptied the trash.
     unswept: u32,
-    /// Containers and execs that have ended since a steward was last started.
+    /// How often something was started or has ended since a steward was last started.
     written: u32,
     idle_since: Option<Instant>,
 }
@@ -377,7 +377,7 @@ impl Keeper {
         }
     }
 
-    /// Something was started and has ended, which was written to the database's log; a steward keeps that short.
+    /// Something was started or has ended, which was written to the database's log; a steward keeps that short.
     fn note_writing(&mut self) {
         self.written += 1;
         self.steward_wanted |= self.written >= WRITTEN;

@@ -53,11 +53,14 @@ impl Database {
         connection.busy_timeout(BUSY)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_prepared_statement_cache_capacity(64);
+        // Where a table has an index with a condition, a statement would be prepared anew for each value of a parameter.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        // What was read once is not read again by the same command, with thousands of containers neither.
         // NORMAL syncs only at a checkpoint and when the log is begun anew, and neither happens on
         // this connection unless `checkpoint` is called. See docs/format-database.md.
         connection.execute_batch(
             "PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0; PRAGMA foreign_keys=ON; \
-             PRAGMA temp_store=MEMORY;",
+             PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384;",
         )?;
         let database = Database { connection, path: path.to_owned(), durability };
         let version = database.version()?;

@@ -81,23 +81,64 @@ fn a_websocket() {
 }
 
 /// A program that reads to the end of its input hears of that end when the client closes its half.
+/// Makes an exec and starts it; its stream.
+fn exec(served: &Served, container: &str, config: &str) -> UnixStream {
+    let (status, made) = ask(served, "POST", &format!("/containers/{container}/exec"), config);
+    assert_eq!(status, 201, "{made}");
+    let made: serde_json::Value = serde_json::from_str(made.trim()).unwrap();
+    let target = format!("/exec/{}/start", made["Id"].as_str().unwrap());
+    let (head, stream) = connect(served, &upgrade(&target, "tcp", "{\"Tty\": true}"));
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    stream
+}
+
 #[test]
 fn the_end_of_an_execs_input() {
     let served = Served::new();
     let id = served.engine.ok(["run", "-d", "--network", "none", "bb", "sleep", "1000"]);
     for count in [0, 5, 300_000] {
-        let body = "{\"Cmd\": [\"wc\", \"-c\"], \"AttachStdin\": true, \"AttachStdout\": true}";
-        let (status, body) = ask(&served, "POST", &format!("/containers/{id}/exec"), body);
-        assert_eq!(status, 201, "{body}");
-        let made: serde_json::Value = serde_json::from_str(body.trim()).unwrap();
-        let target = format!("/exec/{}/start", made["Id"].as_str().unwrap());
-        let (head, mut stream) = connect(&served, &upgrade(&target, "tcp", "{\"Tty\": true}"));
-        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        let config = "{\"Cmd\": [\"wc\", \"-c\"], \"AttachStdin\": true, \"AttachStdout\": true}";
+        let mut stream = exec(&served, &id, config);
         stream.write_all(&vec![b'x'; count]).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut said = String::new();
         stream.read_to_string(&mut said).unwrap();
         assert_eq!(said.trim(), count.to_string());
+    }
+    served.engine.ok(["rm", "-f", &id]);
+    served.finish();
+}
+
+/// A connection that is closed with bytes in it that nobody read is cut.
+#[test]
+fn input_that_nobody_reads() {
+    let served = Served::new();
+    let id = served.engine.ok(["run", "-d", "--network", "none", "bb", "sleep", "1000"]);
+    let config = r#"{"Cmd": ["sh", "-c", "sleep 0.2; echo out"], "AttachStdin": true, "AttachStdout": true}"#;
+    let mut stream = exec(&served, &id, config);
+    let mut input = stream.try_clone().unwrap();
+    // More than the pipe takes; the rest waits in the connection.
+    let writer = std::thread::spawn(move || input.write_all(&vec![b'x'; 300_000]));
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "out\n");
+    drop(stream);
+    let _ = writer.join().unwrap();
+    served.engine.ok(["rm", "-f", &id]);
+    served.finish();
+}
+
+#[test]
+fn the_size_of_an_execs_terminal() {
+    let served = Served::new();
+    let id = served.engine.ok(["run", "-d", "--network", "none", "bb", "sleep", "1000"]);
+    let config =
+        r#"{"Cmd": ["stty", "size"], "AttachStdout": true, "Tty": true, "ConsoleSize": [40, 132]}"#;
+    // The program must not be faster than the one who sets it.
+    for _ in 0..30 {
+        let mut said = String::new();
+        exec(&served, &id, config).read_to_string(&mut said).unwrap();
+        assert_eq!(said, "40 132\r\n");
     }
     served.engine.ok(["rm", "-f", &id]);
     served.finish();

@@ -261,6 +261,10 @@ fn ipv6_from_end_to_end() {
         (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     assert!(said.contains("nobody reaches it"), "{said}");
     e.ok(["rm", made.trim()]);
+    let said = e.run(["run", "--rm", "-p", "203.0.113.7:8081:80", "bb", "true"]);
+    assert!(said.status.success());
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("not an address of this host"), "{said}");
     e.ok(["rm", "-f", "web", "other"]);
     nothing_left(&e);
     e.finish();

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use net::filter::{Port, Protocol};
 use net::link::Prefix;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use store::network;
 
@@ -65,13 +66,22 @@ pub(crate) fn check(
         parse(port)?;
         for binding in list.iter().flatten() {
             host_range(&binding.host_port)?;
-            if !binding.host_ip.is_empty() && binding.host_ip.parse::<IpAddr>().is_err() {
-                return Err(Error::invalid(format!("invalid IP address: {}", binding.host_ip)));
+            if binding.host_ip.is_empty() {
+                continue;
             }
-            if binding.host_ip.parse() == Ok(Ipv6Addr::LOCALHOST) {
+            let Ok(address) = binding.host_ip.parse::<IpAddr>() else {
+                return Err(Error::invalid(format!("invalid IP address: {}", binding.host_ip)));
+            };
+            if address == Ipv6Addr::LOCALHOST {
                 warnings.push(format!(
                     "Port {port} is published on [::1], where nobody reaches it: the kernel does not \
                      lead from ::1 elsewhere; publish it on 127.0.0.1"
+                ));
+            } else if bind(Protocol::Udp, SocketAddr::new(address, 0)) == Some(Errno::ADDRNOTAVAIL)
+            {
+                warnings.push(format!(
+                    "Port {port} is published on {address}, which is not an address of this host: it \
+                     answers once the host has it"
                 ));
             }
         }
@@ -121,19 +131,21 @@ fn wanted(record: &Record, publish_at: Option<IpAddr>) -> Result<Vec<Wanted>> {
     Ok(list)
 }
 
-/// Whether a program of the host listens there. Nothing is kept open: what is published is the
-/// kernel's affair, and the database's who may.
+/// Whether a program of the host listens there.
 fn in_use(protocol: Protocol, address: SocketAddr) -> bool {
+    bind(protocol, address) == Some(Errno::ADDRINUSE)
+}
+
+/// Why nobody could listen there. Nothing is kept open: what is published is the kernel's affair, and the database's
+/// who may.
+fn bind(protocol: Protocol, address: SocketAddr) -> Option<Errno> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, rustix::net::ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, rustix::net::ipproto::UDP),
-        Protocol::Sctp => return false,
+        Protocol::Sctp => return None,
     };
-    let Ok(socket) = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(number))
-    else {
-        return false;
-    };
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(number)).ok()?;
     if protocol == Protocol::Tcp {
         // Connections that have just ended are in nobody's way.
         _ = rustix::net::sockopt::set_socket_reuseaddr(&socket, true);
@@ -141,7 +153,7 @@ fn in_use(protocol: Protocol, address: SocketAddr) -> bool {
     if !address.is_ipv4() {
         _ = rustix::net::sockopt::set_ipv6_v6only(&socket, true);
     }
-    rustix::net::bind(&socket, &address) == Err(rustix::io::Errno::ADDRINUSE)
+    rustix::net::bind(&socket, &address).err()
 }
 
 /// The range of ports that the kernel gives by itself.

@@ -62,9 +62,12 @@ impl Engine {
     /// The ports are taken out of the kernel within the transaction that gives them back: a moment
     /// later they may be somebody else's.
     pub(crate) fn release_stale(&self) -> Result<usize> {
+        let holders = network::holders(self.db())?;
+        if holders.is_empty() {
+            return Ok(0);
+        }
         let now = self.holders_now(self.db())?;
-        let stale = |holder: &String| !now.contains(holder);
-        if !network::holders(self.db())?.iter().any(stale) {
+        if holders.iter().all(|holder| now.contains(holder)) {
             return Ok(0);
         }
         let host = self.network_host()?;

@@ -25,12 +25,15 @@ pub(crate) const FILTERS: [&str; 7] =
 const HOST: (&str, &str) = ("host", "host");
 const NONE: (&str, &str) = ("none", "null");
 
+/// The id of a network that every engine has.
+fn builtin_id(name: &str) -> String {
+    oci::Digest::sha256(format!("wherry network {name}")).hex()
+}
+
 fn builtin((name, driver): (&str, &str)) -> Shown {
-    use sha2::Digest;
-    let digest = sha2::Sha256::digest(format!("wherry network {name}").as_bytes());
     Shown {
         name: name.into(),
-        id: digest.iter().map(|b| format!("{b:02x}")).collect(),
+        id: builtin_id(name),
         created: rfc3339(0),
         scope: "local".into(),
         driver: driver.into(),
@@ -223,9 +226,10 @@ impl Engine {
         if rows.is_empty() {
             return Ok(match mode {
                 "host" | "none" => {
-                    let id = builtin(if mode == "host" { HOST } else { NONE }).id;
-                    let settings =
-                        EndpointSettings { network_id: id, ..EndpointSettings::default() };
+                    let settings = EndpointSettings {
+                        network_id: builtin_id(mode),
+                        ..EndpointSettings::default()
+                    };
                     [(mode.to_owned(), settings)].into()
                 }
                 _ => BTreeMap::new(),

@@ -369,7 +369,7 @@ pub struct SummaryHostConfig {
 #[serde(default, rename_all = "PascalCase")]
 pub struct SummaryNetworks {
     /// By network name.
-    pub networks: BTreeMap<String, EndpointSettings>,
+    pub networks: BTreeMap<String, Box<EndpointSettings>>,
 }
 
 /// Limits that `update` changes on a living container; `None` leaves as it is.

@@ -113,6 +113,7 @@ impl Keeper {
             self.use_image(&chain.clone(), image);
         }
         self.containers.insert(id.clone(), container);
+        self.note_writing();
         drop(phase);
         // The child may have reported before we watched.
         if let Err(e) = self.report(&id) {
