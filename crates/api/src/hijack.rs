@@ -2,8 +2,9 @@
 //!
 //! A client asks with `Upgrade: tcp` and gets 101; after that the connection carries what it writes to
 //! standard input, and the output, each piece behind a header of eight bytes (stream, length) unless there is
-//! a terminal. A client that does not ask for it gets the output as an ordinary body. Either side may
-//! close its half.
+//! a terminal. A client that does not ask for it with the first request of its connection has the connection all the
+//! same (see [`crate::takeover`]); with a later one it gets the output as an ordinary body. Either side may close its
+//! half.
 
 use std::collections::HashMap;
 use std::io;

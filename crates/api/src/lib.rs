@@ -23,6 +23,7 @@ mod request;
 mod resource;
 mod route;
 mod server;
+mod takeover;
 mod tls;
 mod versions;
 mod websocket;

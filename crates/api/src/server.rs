@@ -21,6 +21,7 @@ use crate::hijack::{Open, Waiting};
 use crate::hub::Hub;
 use crate::request::{Request, Unread};
 use crate::route;
+use crate::takeover::{self, Looked};
 use crate::work::Work;
 
 /// Makes the registry client that a request needs; the credentials are those the request brought.
@@ -144,7 +145,16 @@ async fn accept(listener: tokio::net::UnixListener, server: Server) -> io::Resul
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(connection(stream, server.clone()));
+                let server = server.clone();
+                tokio::spawn(async move {
+                    let _open = server.open.one();
+                    match tokio::time::timeout(HEAD, takeover::look(stream)).await {
+                        Ok(Ok(Looked::Plain(stream))) => connection(stream, server).await,
+                        Ok(Ok(Looked::Begun(stream))) => connection(stream, server).await,
+                        // It said nothing, or has gone.
+                        _ => {}
+                    }
+                });
             }
             // Out of descriptors or memory: those who are here go on, and some will leave.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -165,8 +175,8 @@ async fn accept_tls(
                 tokio::spawn(async move {
                     let _ = stream.set_nodelay(true);
                     // Who has no certificate, or does not hurry to show it, is not talked to.
-                    let greeted = tokio::time::timeout(HEAD, acceptor.accept(stream)).await;
-                    if let Ok(Ok(stream)) = greeted {
+                    let greet = async { takeover::begin(acceptor.accept(stream).await?).await };
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HEAD, greet).await {
                         connection(stream, server).await;
                     }
                 });

@@ -294,6 +294,17 @@ pub(crate) fn name_of(db: &Connection, id: &str) -> Result<Option<String>> {
         .optional()?)
 }
 
+/// What the container with exactly this id is doing, and when its present or last run began.
+pub(crate) fn step_of(db: &Connection, id: &str) -> Result<Option<(State, i64)>> {
+    Ok(db
+        .prepare_cached("SELECT state, started_ns FROM containers WHERE id = ?1")?
+        .query_row([id], |row| {
+            let state = State::parse(row.get_ref(0)?.as_str()?);
+            Ok((state, row.get::<_, Option<i64>>(1)?.unwrap_or(0)))
+        })
+        .optional()?)
+}
+
 /// The record with exactly this id.
 pub(crate) fn by_id(db: &Connection, id: &str) -> Result<Option<Record>> {
     Ok(db

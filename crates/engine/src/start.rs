@@ -10,7 +10,7 @@ use oci_spec::runtime::Spec;
 use runtime::Plan;
 use runtime::cgroup::{Cgroup, CgroupRoot};
 use runtime::plan::Namespace;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::mount::OpenTreeFlags;
 use store::{MountOptions, WritableLayer};
 
@@ -108,13 +108,23 @@ impl Engine {
         attach: Option<AttachOptions>,
         starter: Starter,
     ) -> Result<Option<Attachment>> {
-        match record.state {
-            State::Running => {
-                return Err(Error::new(
-                    ErrorKind::NotModified,
-                    format!("container {} is already running", record.name),
-                ));
+        let running = |record: &Record| {
+            let message = format!("container {} is already running", record.name);
+            Err(Error::new(ErrorKind::NotModified, message))
+        };
+        let _turn = self.await_turn(&record.id)?;
+        let now = record::step_of(self.db(), &record.id)?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("No such container: {}", record.id))
+        })?;
+        if now != (record.state, record.started_ns) {
+            // Somebody was faster. A policy looks again at what that was.
+            if starter == Starter::Steward {
+                return running(record);
             }
+            *record = record::find(self.db(), &record.id)?;
+        }
+        match record.state {
+            State::Running => return running(record),
             State::Paused => {
                 return Err(Error::new(
                     ErrorKind::Conflict,
@@ -152,6 +162,16 @@ impl Engine {
             });
         }
         outcome
+    }
+
+    /// Held by who starts a container, until that is written down: two at once would take each other's cgroup away, and
+    /// one would kill what the other has started.
+    fn await_turn(&self, id: &str) -> Result<OwnedFd> {
+        let directory = self.store().container_directory(id);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&directory, flags, Mode::empty())
+            .and_then(|fd| rustix::fs::flock(&fd, FlockOperation::LockExclusive).map(|()| fd))
+            .map_err(|e| errno(format!("cannot lock {}", directory.display()), e))
     }
 
     fn launch(

@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::attachment::Frame;
 use crate::clock;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::health::{self, Outcome, Times};
 use crate::record::{self, Record, State};
@@ -173,20 +173,23 @@ impl Engine {
             return Ok(());
         }
         record.restarts = record.restarts.saturating_add(1);
-        if let Err(e) = self.start_record(&mut record, None, Starter::Steward) {
-            // The record says why; the policy goes on as after an exit, unless the
-            // container can't be started at all.
-            self.store().db().transaction(|tx| -> Result<()> {
-                let Some(mut now) = record::by_id(tx, id)? else { return Ok(()) };
-                now.state = State::Exited;
-                now.restarts = record.restarts;
-                now.finished_ns = clock::now();
-                now.error.clone_from(&e.message);
-                now.run.gave_up = true;
-                record::update(tx, &now)
-            })?;
+        match self.start_record(&mut record, None, Starter::Steward) {
+            // Somebody else was faster.
+            Err(e) if e.kind != ErrorKind::NotModified => {
+                // The record says why; the policy goes on as after an exit, unless the
+                // container can't be started at all.
+                self.store().db().transaction(|tx| -> Result<()> {
+                    let Some(mut now) = record::by_id(tx, id)? else { return Ok(()) };
+                    now.state = State::Exited;
+                    now.restarts = record.restarts;
+                    now.finished_ns = clock::now();
+                    now.error.clone_from(&e.message);
+                    now.run.gave_up = true;
+                    record::update(tx, &now)
+                })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Starts the health checks that are due; when the next is.

@@ -109,6 +109,45 @@ fn the_end_of_an_execs_input() {
     served.finish();
 }
 
+/// The way of clients before upgrades: 200, then both streams on the connection.
+#[test]
+fn a_connection_is_taken_over_without_asking() {
+    let served = Served::new();
+    let ask_for = |target: &str, body: &str| {
+        let length = body.len();
+        let request =
+            format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+        let (head, stream) = connect(&served, &request);
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        let head = head.to_ascii_lowercase();
+        assert!(head.contains("content-type: application/vnd.docker.raw-stream\r\n"), "{head}");
+        assert!(!head.contains("upgrade") && !head.contains("chunked"), "{head}");
+        stream
+    };
+    let talk = |mut stream: UnixStream| {
+        stream.write_all(b"both ways").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).unwrap();
+        assert_eq!(said, b"\x01\0\0\0\0\0\0\x09both ways");
+    };
+    let id = served.engine.ok(["create", "-i", "--network", "none", "bb", "cat"]);
+    let stream = ask_for(&format!("/containers/{id}/attach?stream=1&stdin=1&stdout=1"), "");
+    served.engine.ok(["start", &id]);
+    talk(stream);
+    let id = served.engine.ok(["run", "-d", "--network", "none", "bb", "sleep", "1000"]);
+    let config = r#"{"Cmd": ["cat"], "AttachStdin": true, "AttachStdout": true}"#;
+    let (status, made) = ask(&served, "POST", &format!("/containers/{id}/exec"), config);
+    assert_eq!(status, 201, "{made}");
+    let made: serde_json::Value = serde_json::from_str(made.trim()).unwrap();
+    talk(ask_for(&format!("/v1.24/exec/{}/start", made["Id"].as_str().unwrap()), "{}"));
+    // What is refused is answered as ever.
+    let (status, said) = ask(&served, "POST", "/containers/nosuch/attach?stream=1", "");
+    assert_eq!((status, said.contains("No such container")), (404, true), "{said}");
+    served.engine.ok(["rm", "-f", &id]);
+    served.finish();
+}
+
 /// A connection that is closed with bytes in it that nobody read is cut.
 #[test]
 fn input_that_nobody_reads() {

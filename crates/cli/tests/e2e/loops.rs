@@ -80,3 +80,39 @@ fn fifty_runs_at_once() {
     assert_eq!(e.ok(["ps", "-aq"]), "");
     e.finish();
 }
+
+/// One starts it and the others find it running; none of them takes away what another has made.
+#[test]
+fn eight_starts_of_one_container() {
+    let e = Engine::new();
+    for round in 0..6 {
+        let network = if round % 2 == 0 { "none" } else { "bridge" };
+        let id = e.ok(["create", "--network", network, "bb", "sleep", "1000"]);
+        let starts: Vec<_> = (0..8).map(|_| e.spawn(["start", &id])).collect();
+        for start in starts {
+            let out = start.wait_with_output().unwrap();
+            assert!(out.status.success(), "{}", crate::harness::text(&out.stderr));
+        }
+        assert_eq!(e.inspect("{{.State.Status}}", &id), "running");
+        let filter = format!("container={id}");
+        let events = e.ok([
+            "events",
+            "--since",
+            "5m",
+            "--until",
+            "0s",
+            "--format",
+            "{{.Action}}",
+            "--filter",
+            &filter,
+            "--filter",
+            "event=start",
+            "--filter",
+            "event=die",
+        ]);
+        assert_eq!(events, "start");
+        assert_eq!(e.ok(["exec", &id, "echo", "here"]), "here");
+        e.ok(["rm", "-f", &id]);
+    }
+    e.finish();
+}
