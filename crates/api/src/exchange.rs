@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::server::{Options, Server, connection, prepared};
+use crate::takeover;
 
 /// See the module.
 pub struct Exchange {
@@ -35,7 +36,12 @@ impl Exchange {
         let mut answer = Vec::new();
         self.runtime.block_on(async {
             let (client, theirs) = tokio::io::duplex(64 << 10);
-            tokio::spawn(connection(theirs, self.server.clone()));
+            let server = self.server.clone();
+            tokio::spawn(async move {
+                if let Ok(stream) = takeover::begin(theirs).await {
+                    connection(stream, server).await;
+                }
+            });
             let (mut input, mut output) = tokio::io::split(client);
             let talk = async {
                 // It may answer, and close, before it has read all.
