@@ -47,7 +47,8 @@ fn run(command: &OsString, arguments: &[OsString]) -> u8 {
             return 125;
         }
     };
-    let child = match Command::new(command).args(arguments).spawn() {
+    let mut command_line = Command::new(command);
+    let child = match sys::signal::unblocked(command_line.args(arguments)).spawn() {
         Ok(child) => child,
         Err(e) => {
             complain(&format!("exec: \"{}\"", command.display()), &e);

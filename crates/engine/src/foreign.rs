@@ -95,6 +95,8 @@ impl Engine {
     fn runtime_command(&self, program: &Path, args: &[String]) -> Command {
         let mut command = Command::new(program);
         command.args(args).arg("--root").arg(self.run_root().join("runtime"));
+        // Who waits for an attached container has them blocked.
+        sys::signal::unblocked(&mut command);
         command
     }
 

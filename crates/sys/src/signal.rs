@@ -1,5 +1,7 @@
 //! Signal dispositions and masks.
 
+use std::os::unix::process::CommandExt as _;
+
 use crate::{Errno, Result, last_errno};
 
 /// Every signal does its default and none is blocked: what a fresh program expects.
@@ -46,6 +48,17 @@ pub fn unblock_all() {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// The program that this command will start has no signal blocked, whatever is blocked in who starts it.
+pub fn unblocked(command: &mut std::process::Command) -> &mut std::process::Command {
+    // SAFETY: all that is called between `fork` and `exec` is `sigprocmask`, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            unblock_all();
+            Ok(())
+        })
     }
 }
 

@@ -445,5 +445,14 @@ fn init_reaps_and_passes_signals_on() {
     until("no zombie is left", || !e.ok(["exec", "i1", "ps", "-eo", "stat"]).contains('Z'));
     e.ok(["stop", "i1"]);
     assert_eq!(e.inspect("{{.State.ExitCode}}", "i1"), "8");
+    // Shells unblock signals by themselves; other programs are ended by them, too.
+    e.ok(["run", "-d", "--name", "i2", "--init", "--rootfs", "/", "--", "sleep", "1000"]);
+    until("both are up", || e.ok(["top", "i2"]).lines().count() == 3);
+    e.ok(["stop", "-t", "60", "i2"]);
+    assert_eq!(e.inspect("{{.State.ExitCode}}", "i2"), "143");
+    for init in ["--init=true", "--init=false"] {
+        let run = ["run", "--rm", init, "--rootfs", "/", "--", "cat", "/proc/self/status"];
+        assert!(e.ok(run).contains("SigBlk:\t0000000000000000"), "{init}");
+    }
     e.finish();
 }
