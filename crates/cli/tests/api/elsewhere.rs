@@ -482,12 +482,12 @@ fn what_runs_after_a_boot() {
     // As if the host had been switched off: all processes are gone, and the run root is of another boot.
     let pids: Vec<String> =
         ["unless", "never"].map(|n| engine.inspect("{{.State.Pid}}", n)).to_vec();
-    for (pid, _) in engine.keepers() {
-        Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    // Stopped first: a standby that takes over would see their ends, and restart them.
+    let keepers: Vec<String> = engine.keepers().iter().map(|(pid, _)| pid.to_string()).collect();
+    for signal in ["-STOP", "-9"] {
+        Command::new("kill").arg(signal).args(&keepers).status().unwrap();
     }
-    for pid in pids {
-        Command::new("kill").args(["-9", &pid]).status().unwrap();
-    }
+    Command::new("kill").arg("-9").args(pids).status().unwrap();
     until("their end", || engine.ok(["ps", "-q", "--filter", "status=running"]).is_empty());
     let mut started: Vec<String> =
         engine.ok(["system", "boot"]).lines().map(str::to_owned).collect();
