@@ -218,7 +218,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
 }
 
 /// Version and parts of a path.
-fn split(path: &str) -> Result<(u32, Vec<String>), Failure> {
+pub(crate) fn split(path: &str) -> Result<(u32, Vec<String>), Failure> {
     let rest = path.trim_start_matches('/');
     let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
     let versioned = first.strip_prefix('v').filter(|v| v.starts_with(|c: char| c.is_ascii_digit()));

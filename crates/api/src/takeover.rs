@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::hijack::{MULTIPLEXED, RAW};
+use crate::request;
 
 /// How much of a connection's beginning is looked at. The heads in question have a few hundred bytes.
 const LOOK: usize = 4096;
@@ -30,9 +31,8 @@ fn place(first: &[u8]) -> Option<usize> {
     let (line, headers) = head.split_once("\r\n")?;
     let mut words = line.split(' ');
     let (_, target, version) = (words.next()?, words.next()?, words.next()?);
-    let mut path = target.split('?').next()?.split('/').skip(1).peekable();
-    path.next_if(|part| part.starts_with('v') && part.contains('.'));
-    let parts: Vec<&str> = path.collect();
+    let (_, parts) = request::split(target.split('?').next()?).ok()?;
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let streams = matches!(parts[..], ["containers", _, "attach"] | ["exec", _, "start"]);
     let asks = headers.lines().any(|header| {
         header.split_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case("upgrade"))

@@ -80,18 +80,23 @@ fn a_websocket() {
     served.finish();
 }
 
-/// A program that reads to the end of its input hears of that end when the client closes its half.
-/// Makes an exec and starts it; its stream.
-fn exec(served: &Served, container: &str, config: &str) -> UnixStream {
+/// Makes an exec; where it is started.
+fn make_exec(served: &Served, container: &str, config: &str) -> String {
     let (status, made) = ask(served, "POST", &format!("/containers/{container}/exec"), config);
     assert_eq!(status, 201, "{made}");
     let made: serde_json::Value = serde_json::from_str(made.trim()).unwrap();
-    let target = format!("/exec/{}/start", made["Id"].as_str().unwrap());
+    format!("/exec/{}/start", made["Id"].as_str().unwrap())
+}
+
+/// Makes an exec and starts it; its stream.
+fn exec(served: &Served, container: &str, config: &str) -> UnixStream {
+    let target = make_exec(served, container, config);
     let (head, stream) = connect(served, &upgrade(&target, "tcp", "{\"Tty\": true}"));
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     stream
 }
 
+/// A program that reads to the end of its input hears of that end when the client closes its half.
 #[test]
 fn the_end_of_an_execs_input() {
     let served = Served::new();
@@ -137,10 +142,8 @@ fn a_connection_is_taken_over_without_asking() {
     talk(stream);
     let id = served.engine.ok(["run", "-d", "--network", "none", "bb", "sleep", "1000"]);
     let config = r#"{"Cmd": ["cat"], "AttachStdin": true, "AttachStdout": true}"#;
-    let (status, made) = ask(&served, "POST", &format!("/containers/{id}/exec"), config);
-    assert_eq!(status, 201, "{made}");
-    let made: serde_json::Value = serde_json::from_str(made.trim()).unwrap();
-    talk(ask_for(&format!("/v1.24/exec/{}/start", made["Id"].as_str().unwrap()), "{}"));
+    let target = make_exec(&served, &id, config);
+    talk(ask_for(&format!("/v1.24{target}"), "{}"));
     // What is refused is answered as ever.
     let (status, said) = ask(&served, "POST", "/containers/nosuch/attach?stream=1", "");
     assert_eq!((status, said.contains("No such container")), (404, true), "{said}");

@@ -368,7 +368,7 @@ pub struct SummaryHostConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct SummaryNetworks {
-    /// By network name.
+    /// By network name. Boxed, because a tree's node has room for eleven values, and most containers have one network.
     pub networks: BTreeMap<String, Box<EndpointSettings>>,
 }
 
