@@ -81,12 +81,26 @@ pub(crate) fn note_subject(
     note(tx, time_ns, "container", action, subject.id, &attributes)
 }
 
+/// How many events are read at a time.
+const PAGE: usize = 1000;
+
+/// The next events after this number, as they were written down.
 fn read_after(db: &Connection, seq: i64) -> Result<Vec<(i64, Event)>> {
-    let mut statement = db.prepare_cached(
-        "SELECT seq, time_ns, type, action, actor_id, attributes FROM events \
-         WHERE seq > ?1 ORDER BY seq LIMIT 1000",
-    )?;
-    let rows = statement.query_map([seq], |row| {
+    read(db, "WHERE seq > ?1 ORDER BY seq LIMIT 1000", params![seq])
+}
+
+/// The next events up to the number `last`, as they happened, after that of time and number `after`. What is reported
+/// is written down later than what happened at the same time.
+fn read_past(db: &Connection, last: i64, after: (i64, i64)) -> Result<Vec<(i64, Event)>> {
+    let which = "WHERE seq <= ?1 AND (time_ns, seq) > (?2, ?3) ORDER BY time_ns, seq LIMIT 1000";
+    read(db, which, params![last, after.0, after.1])
+}
+
+fn read(db: &Connection, which: &str, params: impl rusqlite::Params) -> Result<Vec<(i64, Event)>> {
+    let query =
+        format!("SELECT seq, time_ns, type, action, actor_id, attributes FROM events {which}");
+    let mut statement = db.prepare_cached(&query)?;
+    let rows = statement.query_map(params, |row| {
         let time_ns: i64 = row.get(1)?;
         let attributes: BTreeMap<String, String> =
             serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default();
@@ -176,24 +190,42 @@ impl Engine {
     /// Past events, then, until `until` or for ever, new ones. `sink` returns false to stop.
     pub fn events(&self, options: EventOptions, sink: &mut dyn FnMut(Event) -> bool) -> Result<()> {
         crate::list::check_filters(&options.filters, &FILTERS)?;
-        let mut seq: i64 = if options.since.is_some() {
-            0
-        } else {
-            self.db().query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0))?
-        };
         let now = crate::clock::now();
         let past_only = options.until.is_some_and(|until| until <= now);
         let mut watch = if past_only { None } else { Some(crate::watch::Watch::new(self)?) };
+        // Whether whoever listens wants more.
+        let mut tell = |event: Event| {
+            let early = options.since.is_some_and(|since| event.time_nano < since);
+            let late = options.until.is_some_and(|until| event.time_nano > until);
+            early || late || !event_matches(&event, &options.filters) || sink(event)
+        };
+        self.reconcile()?;
+        let mut seq: i64 =
+            self.db()
+                .query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0))?;
+        if let Some(since) = options.since {
+            let mut after = (since.saturating_sub(1), i64::MAX);
+            loop {
+                let events = read_past(self.db(), seq, after)?;
+                let full = events.len() == PAGE;
+                for (number, event) in events {
+                    after = (event.time_nano, number);
+                    if !tell(event) {
+                        return Ok(());
+                    }
+                }
+                if !full {
+                    break;
+                }
+            }
+        }
         loop {
-            self.reconcile()?;
             loop {
                 let events = read_after(self.db(), seq)?;
-                let full = events.len() == 1000;
+                let full = events.len() == PAGE;
                 for (number, event) in events {
                     seq = number;
-                    let early = options.since.is_some_and(|since| event.time_nano < since);
-                    let late = options.until.is_some_and(|until| event.time_nano > until);
-                    if !early && !late && event_matches(&event, &options.filters) && !sink(event) {
+                    if !tell(event) {
                         return Ok(());
                     }
                 }
@@ -211,6 +243,7 @@ impl Engine {
                 None => None,
             };
             watch.wait(left)?;
+            self.reconcile()?;
         }
     }
 }

@@ -9,11 +9,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use crate::attachment::Attachment;
-use crate::clock;
 use crate::engine::{Engine, EngineOptions, keeper_of};
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{self, Subject};
 use crate::exec_basis::Basis;
+use crate::exec_events::Note;
 use crate::names;
 use crate::record::{Record, State};
 use crate::start::terminal_size;
@@ -47,7 +46,7 @@ impl Engine {
     /// `Conflict` if the container does not run or is paused; `CommandNotFound` and
     /// `CommandNotExecutable` if the program can't be run.
     pub fn exec(&self, name: &str, config: ExecConfig, detach: bool) -> Result<ExecSession> {
-        self.exec_as(name, names::new_id()?, config, detach)
+        self.exec_as(name, names::new_id()?, Made::Now, config, detach)
     }
 
     /// The container, if a program can be run in it.
@@ -66,8 +65,8 @@ impl Engine {
         }
     }
 
-    /// As [`Engine::exec`], but the database is opened while the keeper is at work: what the process is made from
-    /// the keeper knows, as a rule. For commands, which have not opened anything yet.
+    /// As [`Engine::exec`], but without the database: what the process is made from the keeper knows, as a rule, and
+    /// it reports what the events are to say. For commands, which have not opened anything yet.
     ///
     /// # Errors
     /// As [`Engine::exec`] and [`Engine::open`].
@@ -80,67 +79,96 @@ impl Engine {
         let Some((connection, basis, first)) = find_running(&options, name) else {
             return Self::open(options)?.exec(name, config, detach);
         };
-        let asked = ask(connection, basis, &first, names::new_id()?, &config, detach)?;
-        Self::open(options)?.hear(asked)
+        let id = names::new_id()?;
+        let heard = hear(ask(connection, basis, &first, id, Made::Now, &config, detach)?)?;
+        if let Some(debug) = options.debug {
+            heard.notes.iter().for_each(|note| debug(note));
+        }
+        match heard.unreported {
+            None => Ok(heard.session),
+            Some(begun) => Self::open(options)?.note_begun(&begun, heard.session),
+        }
     }
 
     pub(crate) fn exec_as(
         &self,
         name: &str,
         exec_id: String,
+        made: Made,
         config: ExecConfig,
         detach: bool,
     ) -> Result<ExecSession> {
         let record = self.ready_for_exec(name)?;
         let basis = Basis::new(&record, &self.plan_of(&record)?)?;
         let connection = self.keeper().connect()?;
-        self.hear(ask(connection, basis, &record.identity(), exec_id, &config, detach)?)
+        let first = record.identity();
+        let heard = hear(ask(connection, basis, &first, exec_id, made, &config, detach)?)?;
+        heard.notes.iter().for_each(|note| self.debug(note));
+        match heard.unreported {
+            None => Ok(heard.session),
+            Some(begun) => self.note_begun(&begun, heard.session),
+        }
     }
 
-    /// Waits until it runs, or has failed.
-    fn hear(&self, asked: Asked) -> Result<ExecSession> {
-        let Asked { mut connection, basis, id, words, detach, tty, streams } = asked;
-        let Message::Started { pid, notes, .. } = connection.answer()? else {
-            return Err(keeper::Error::Version.into());
-        };
-        notes.iter().for_each(|note| self.debug(note));
-        let subject = Subject {
-            id: &basis.id,
-            name: &basis.name,
-            image: &basis.image,
-            labels: &basis.labels,
-        };
-        if !basis.step {
-            let (action, more) = (format!("exec_start: {words}"), [("execID", id.clone())]);
-            self.store().db().transaction(|tx| {
-                events::note_subject(tx, clock::now(), &action, subject, &more)
-            })?;
-        }
-        let attachment = if detach {
-            None
-        } else if tty {
-            let master = connection
-                .fds
-                .pop()
-                .ok_or_else(|| Error::system("exec", "no terminal came back"))?;
-            let input = master
-                .try_clone()
-                .map_err(|e| Error::system("cannot copy the terminal's descriptor", e))?;
-            Some(Attachment::to_exec(connection, Some(input), Some(master), None, true)?)
-        } else {
-            let [stdin, stdout, stderr] = streams;
-            Some(Attachment::to_exec(connection, stdin, stdout, stderr, false)?)
-        };
-        Ok(ExecSession { attachment, id, pid })
+    /// Of an exec that the keeper could not report.
+    fn note_begun(&self, begun: &Begun, session: ExecSession) -> Result<ExecSession> {
+        self.store().db().transaction(|tx| begun.note.begun(tx, &session.id, begun.at))?;
+        Ok(session)
     }
+}
+
+/// When an exec was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// By who starts it.
+    Now,
+    /// By [`Engine::create_exec`], which has said so.
+    Before,
+}
+
+/// What the keeper has answered.
+struct Heard {
+    session: ExecSession,
+    /// Things a person may want to know.
+    notes: Vec<String>,
+    /// What the keeper has not reported, and somebody is to be told.
+    unreported: Option<Begun>,
+}
+
+struct Begun {
+    note: Note,
+    at: i64,
+}
+
+/// Waits until it runs, or has failed.
+fn hear(asked: Asked) -> Result<Heard> {
+    let Asked { mut connection, id, note, detach, tty, streams } = asked;
+    let Message::Started { pid, notes, at, reported, .. } = connection.answer()? else {
+        return Err(keeper::Error::Version.into());
+    };
+    let attachment = if detach {
+        None
+    } else if tty {
+        let master =
+            connection.fds.pop().ok_or_else(|| Error::system("exec", "no terminal came back"))?;
+        let input = master
+            .try_clone()
+            .map_err(|e| Error::system("cannot copy the terminal's descriptor", e))?;
+        Some(Attachment::to_exec(connection, Some(input), Some(master), None, true)?)
+    } else {
+        let [stdin, stdout, stderr] = streams;
+        Some(Attachment::to_exec(connection, stdin, stdout, stderr, false)?)
+    };
+    let unreported = note.filter(|_| !reported).map(|note| Begun { note, at });
+    Ok(Heard { session: ExecSession { attachment, id, pid }, notes, unreported })
 }
 
 /// An exec that the keeper was asked for.
 struct Asked {
     connection: Connection,
-    basis: Basis,
     id: String,
-    words: String,
+    /// For the events; of steps of a build nobody is told.
+    note: Option<Note>,
     detach: bool,
     tty: bool,
     /// Our ends.
@@ -168,6 +196,7 @@ fn ask(
     basis: Basis,
     first: &ProcessIdentity,
     id: String,
+    made: Made,
     config: &ExecConfig,
     detach: bool,
 ) -> Result<Asked> {
@@ -202,14 +231,17 @@ fn ask(
             (Role::Stdio(2), theirs_err),
         ];
     }
+    let plan = basis.plan(first, config)?;
+    let container = basis.id.clone();
+    let note = (!basis.step).then(|| Note::of(basis, made, config));
     let request = Request::Exec(Box::new(Exec {
-        id: basis.id.clone(),
+        id: container,
         exec_id: id.clone(),
-        plan: basis.plan(first, config)?,
+        plan,
         tty: config.tty,
         size: config.console_size.and_then(terminal_size),
+        note: note.as_ref().and_then(Note::for_keeper),
     }));
     connection.request(request, fds)?;
-    let words = argv.join(" ");
-    Ok(Asked { connection, basis, id, words, detach, tty: config.tty, streams })
+    Ok(Asked { connection, id, note, detach, tty: config.tty, streams })
 }

@@ -9,9 +9,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::ExecSession;
+use crate::exec::{ExecSession, Made};
+use crate::exec_events::Note;
 use crate::names;
 use crate::start::terminal_size;
 use crate::types::{ExecConfig, ExecInspect, ExecProcessConfig};
@@ -70,8 +72,10 @@ impl Engine {
             return Err(Error::invalid("No exec command specified"));
         }
         let id = names::new_id()?;
+        let note = Note::new(&record, &config);
         let instance = Instance { container: record.id, config, pid: 0 };
         self.write_exec(&id, &instance)?;
+        self.store().db().transaction(|tx| note.created(tx, &id, clock::now()))?;
         Ok(id)
     }
 
@@ -104,21 +108,22 @@ impl Engine {
         if size.and_then(terminal_size).is_some() {
             config.console_size = size;
         }
-        let session = match self.exec_as(&instance.container, id.to_owned(), config, detach) {
-            Ok(session) => session,
-            Err(error) => {
-                let code = error.run_exit_code();
-                if matches!(
-                    error.kind,
-                    ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable
-                ) {
-                    // It is over before it began: that is how it ended. The error itself says more.
-                    let exit = self.execs_of(&instance.container).join(format!("{id}.exit"));
-                    let _ = std::fs::write(exit, code.to_string());
+        let session =
+            match self.exec_as(&instance.container, id.to_owned(), Made::Before, config, detach) {
+                Ok(session) => session,
+                Err(error) => {
+                    let code = error.run_exit_code();
+                    if matches!(
+                        error.kind,
+                        ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable
+                    ) {
+                        // It is over before it began: that is how it ended. The error itself says more.
+                        let exit = self.execs_of(&instance.container).join(format!("{id}.exit"));
+                        let _ = std::fs::write(exit, code.to_string());
+                    }
+                    return Err(error);
                 }
-                return Err(error);
-            }
-        };
+            };
         instance.pid = session.pid;
         self.write_exec(id, &instance)?;
         Ok(session)

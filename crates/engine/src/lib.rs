@@ -21,6 +21,7 @@ mod error;
 mod events;
 mod exec;
 mod exec_basis;
+mod exec_events;
 mod exec_instance;
 pub mod foreign;
 mod health;

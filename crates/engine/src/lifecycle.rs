@@ -536,7 +536,7 @@ impl Engine {
             }
             Ok(())
         })?;
-        self.keeper().forget_exit(&record.id);
+        self.keeper().forget_report(&record.id);
         if let Err(e) = self.forget_execs(&record.id) {
             problems.push(format!("its execs: {e}"));
         }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
+use keeper::client::Reports;
 use keeper::protocol::{Exit, Running};
 use rusqlite::Transaction;
 
@@ -71,18 +72,26 @@ pub(crate) struct Compared {
 }
 
 impl Engine {
-    /// Takes in the reports of ended containers.
+    /// Takes in the reports of ended containers, and of execs.
     ///
     /// Costs one look into an almost always empty directory. Containers with `--rm` whose
     /// end this is are removed.
     pub fn reconcile(&self) -> Result<()> {
-        let exits = self.keeper().exits().map_err(|e| {
-            crate::error::Error::system("cannot read the reports of ended containers", e)
-        })?;
-        for exit in exits {
+        let reports = self.reports()?;
+        if !reports.execs.is_empty() {
+            self.take_in_execs()?;
+        }
+        for exit in reports.exits {
             self.take_in(&exit)?;
         }
         Ok(())
+    }
+
+    /// What nobody has taken in yet.
+    pub(crate) fn reports(&self) -> Result<Reports> {
+        self.keeper()
+            .reports()
+            .map_err(|e| crate::error::Error::system("cannot read the keeper's reports", e))
     }
 
     /// Takes in one report.
@@ -108,7 +117,7 @@ impl Engine {
         if let Some(record) = remove {
             self.remove_record(&record, true)?;
         }
-        self.keeper().forget_exit(&exit.id);
+        self.keeper().forget_report(&exit.id);
         Ok(())
     }
 

@@ -54,6 +54,11 @@ fn errno(what: impl std::fmt::Display, e: rustix::io::Errno) -> Error {
     Error::system(what, std::io::Error::from(e))
 }
 
+/// It was removed since its record was read.
+fn no_such(id: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("No such container: {id}"))
+}
+
 /// What the keeper needs besides the record to start a container itself.
 struct OwnParts {
     plan: Plan,
@@ -113,9 +118,7 @@ impl Engine {
             Err(Error::new(ErrorKind::NotModified, message))
         };
         let _turn = self.await_turn(&record.id)?;
-        let now = record::step_of(self.db(), &record.id)?.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("No such container: {}", record.id))
-        })?;
+        let now = record::step_of(self.db(), &record.id)?.ok_or_else(|| no_such(&record.id))?;
         if now != (record.state, record.started_ns) {
             // Somebody was faster. A policy looks again at what that was.
             if starter == Starter::Steward {
@@ -171,7 +174,10 @@ impl Engine {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(&directory, flags, Mode::empty())
             .and_then(|fd| rustix::fs::flock(&fd, FlockOperation::LockExclusive).map(|()| fd))
-            .map_err(|e| errno(format!("cannot lock {}", directory.display()), e))
+            .map_err(|e| match e {
+                rustix::io::Errno::NOENT => no_such(id),
+                e => errno(format!("cannot lock {}", directory.display()), e),
+            })
     }
 
     fn launch(
@@ -390,7 +396,7 @@ impl Engine {
             known,
         };
         match keeper.ask(Request::Start(Box::new(start)), fds)? {
-            Message::Started { pid, start_time, at, notes, trace } => {
+            Message::Started { pid, start_time, at, notes, trace, .. } => {
                 self.trace().add(trace);
                 notes.iter().for_each(|note| self.debug(note));
                 let attachment =

@@ -11,8 +11,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::Error;
 use crate::protocol::{
-    Exit, Kind, Message, Request, Role, Running, head, recv_some, send_all, send_request,
-    take_frame,
+    EXEC_REPORT, ExecReport, Exit, Kind, Message, Request, Role, Running, head, recv_some,
+    send_all, send_request, take_frame,
 };
 
 /// A byte for each container that was renamed, in the run root.
@@ -162,34 +162,53 @@ impl Client {
             .is_ok_and(|mut entries| entries.next().is_some())
     }
 
-    /// Reports of ended containers that no process has taken in yet.
-    pub fn exits(&self) -> io::Result<Vec<Exit>> {
-        let dir = self.run_root.join("exits");
-        let entries = match std::fs::read_dir(&dir) {
+    /// Reports that no process has taken in yet.
+    pub fn reports(&self) -> io::Result<Reports> {
+        let entries = match std::fs::read_dir(exits(&self.run_root)) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Reports::default()),
             Err(e) => return Err(e),
         };
-        let mut exits = Vec::new();
+        let mut reports = Reports::default();
         for entry in entries {
-            let Some(exit) = read_exit(&entry?.path()) else { continue };
-            exits.push(exit);
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(EXEC_REPORT.as_bytes()) {
+                reports.execs.extend(read::<ExecReport>(&entry.path()));
+            } else {
+                reports.exits.extend(read(&entry.path()));
+            }
         }
-        Ok(exits)
+        reports.execs.sort_by_key(|report| report.at);
+        Ok(reports)
     }
 
     /// The report of one container's end.
     pub fn exit_of(&self, id: &str) -> Option<Exit> {
-        read_exit(&self.run_root.join("exits").join(id))
+        read(&exits(&self.run_root).join(id))
     }
 
-    /// Drops the report of a container's end, once its content is kept elsewhere.
-    pub fn forget_exit(&self, id: &str) {
-        let _ = std::fs::remove_file(self.run_root.join("exits").join(id));
+    /// Drops a report, once its content is kept elsewhere: of a container's end by its id, or of an exec by
+    /// [`ExecReport::file_name`].
+    pub fn forget_report(&self, name: &str) {
+        let _ = std::fs::remove_file(exits(&self.run_root).join(name));
     }
 }
 
-fn read_exit(path: &Path) -> Option<Exit> {
+/// What the keeper has left to be taken in.
+#[derive(Debug, Default)]
+pub struct Reports {
+    /// Of containers' ends.
+    pub exits: Vec<Exit>,
+    /// Of execs, the oldest first.
+    pub execs: Vec<ExecReport>,
+}
+
+/// Where reports are.
+pub(crate) fn exits(run_root: &Path) -> PathBuf {
+    run_root.join("exits")
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 

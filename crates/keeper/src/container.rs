@@ -121,6 +121,8 @@ pub(crate) struct ExecProcess {
     pub(crate) master: Option<OwnedFd>,
     pub(crate) client: Option<u64>,
     pub(crate) size: Option<(u16, u16)>,
+    /// See [`crate::protocol::ExecReport`].
+    pub(crate) note: Option<String>,
 }
 
 /// Ends of the streams made for a container.

@@ -315,6 +315,9 @@ pub struct Exec {
     pub tty: bool,
     /// Terminal size, rows and columns.
     pub size: Option<(u16, u16)>,
+    /// With it the start and the end are reported; see [`ExecReport`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Take part in a container's streams.
@@ -347,6 +350,9 @@ pub enum Message {
         at: i64,
         /// Things a person may want to know.
         notes: Vec<String>,
+        /// The start of an exec has been reported; see [`ExecReport`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        reported: bool,
         /// The phases of a start that asked for them, the keeper's and the child's.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         trace: Vec<runtime::trace::Phase>,
@@ -421,6 +427,30 @@ pub struct Exit {
     pub unknown: bool,
     /// When that run had begun; tells two runs apart.
     pub started_at: i64,
+}
+
+/// That an exec has begun or ended; the content of a file in `exits/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecReport {
+    /// The exec.
+    pub exec: String,
+    /// Nanoseconds since 1970.
+    pub at: i64,
+    /// How it ended, as a container's code; `None` if it has begun.
+    pub code: Option<i32>,
+    /// What was given with [`Exec`]; only the engine reads it.
+    pub note: String,
+}
+
+/// How the names of the reports of execs begin; those of containers are ids.
+pub(crate) const EXEC_REPORT: &str = "exec.";
+
+impl ExecReport {
+    /// The report's file. An exec has two, and no two execs have one name.
+    pub fn file_name(&self) -> String {
+        let what = if self.code.is_some() { "die" } else { "start" };
+        format!("{EXEC_REPORT}{}.{what}", self.exec)
+    }
 }
 
 /// A running container that was looked for.

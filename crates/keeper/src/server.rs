@@ -33,8 +33,9 @@ use crate::container::{
 use crate::journal::{Stream, Writer};
 use crate::mover::{KEYS, Moved, Mover};
 use crate::protocol::{
-    Adopt, Attach, CgroupRef, Envelope, Exec, Exit, Found, HEAD, Kind, Known, Log, Message,
-    Request, Role, Running, Start, VERSION, encode, head, recv_some, send_some, take_frame,
+    Adopt, Attach, CgroupRef, Envelope, Exec, ExecReport, Exit, Found, HEAD, Kind, Known, Log,
+    Message, Request, Role, Running, Start, VERSION, encode, head, recv_some, send_some,
+    take_frame,
 };
 use crate::standby::{self, Standby, Table, Turn};
 use images::ImageMount;
@@ -180,6 +181,8 @@ struct Keeper {
     names_due: Option<Instant>,
     /// Containers of `--rm` that have ended since a steward last emptied the trash.
     unswept: u32,
+    /// Execs were reported since a steward was last started; somebody else may have read that.
+    unread_reports: bool,
     /// How often something was started or has ended since a steward was last started.
     written: u32,
     idle_since: Option<Instant>,
@@ -233,6 +236,7 @@ impl Keeper {
             names_wanted: false,
             names_due: None,
             unswept: 0,
+            unread_reports: false,
             written: 0,
             idle_since: Some(Instant::now()),
         };
@@ -298,7 +302,7 @@ impl Keeper {
             }
             self.housekeeping();
             if self.may_leave() {
-                if self.unswept == 0 {
+                if self.unswept == 0 && !self.unread_reports {
                     return self.leave();
                 }
                 self.spawn_steward();
@@ -387,6 +391,7 @@ impl Keeper {
     fn spawn_steward(&mut self) {
         self.steward_wanted = false;
         self.unswept = 0;
+        self.unread_reports = false;
         self.written = 0;
         let spawned = std::process::Command::new(&self.program)
             .args(&self.steward_args)

@@ -16,6 +16,7 @@ mod containers;
 mod cost;
 mod deaths;
 mod errors;
+mod exec_events;
 mod fetches;
 mod files;
 mod host_names;

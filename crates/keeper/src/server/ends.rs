@@ -2,6 +2,7 @@
 //! standby.
 
 use super::*;
+use crate::client;
 
 impl Keeper {
     /// Containers that run already, from the notes in `running/`.
@@ -202,10 +203,9 @@ impl Keeper {
 
     /// Leaves the news where any process of the engine finds it.
     pub(super) fn report_exit(&self, exit: &Exit) -> io::Result<()> {
-        let dir = self.run_root.join("exits");
         let temporary = self.run_root.join(format!("io/{}.exit", exit.id));
         std::fs::write(&temporary, serde_json::to_vec(exit)?)?;
-        std::fs::rename(temporary, dir.join(&exit.id))
+        std::fs::rename(temporary, client::exits(&self.run_root).join(&exit.id))
     }
 
     pub(super) fn hear_standby(&mut self) -> io::Result<()> {

@@ -90,6 +90,7 @@ impl Keeper {
                 master: None,
                 client: Some(token),
                 size: exec.size,
+                note: exec.note,
             },
         );
         self.exec_report(ended).map_err(|e| (125, e.to_string()))
@@ -112,11 +113,20 @@ impl Keeper {
                     let notes = std::mem::take(&mut launching.notes);
                     self.sources.remove(&report);
                     exec.launching = None;
+                    let at = now();
+                    let (id, note) = (exec.id.clone(), exec.note.clone());
+                    let reported = self.report_exec(&id, at, None, note);
+                    let Some(exec) = self.execs.get_mut(&exec_token) else { return Ok(()) };
+                    if !reported {
+                        // Who asked is told, and says it otherwise; then the end is not ours to report either.
+                        exec.note = None;
+                    }
                     let message = Message::Started {
                         pid: exec.pid,
                         start_time: start_time_of(exec.pid),
-                        at: now(),
+                        at,
                         notes,
+                        reported,
                         trace: Vec::new(),
                     };
                     let master = exec.master.as_ref().map(|m| m.try_clone()).transpose()?;
@@ -169,18 +179,36 @@ impl Keeper {
         {
             self.complain(&format!("exit code of exec {}: {e}", exec.id));
         }
+        let at = now();
+        self.report_exec(&exec.id, at, Some(code), exec.note);
         self.note_writing();
         if let Some(client) = exec.client {
-            let exit = Exit {
-                id: exec.id,
-                code,
-                at: now(),
-                oom_killed: false,
-                unknown: false,
-                started_at: 0,
-            };
+            let exit =
+                Exit { id: exec.id, code, at, oom_killed: false, unknown: false, started_at: 0 };
             self.finish(client, &Message::Exited(exit));
         }
         Ok(())
+    }
+
+    /// Leaves it where any process of the engine finds it that an exec has begun or ended; whether that was done.
+    fn report_exec(&mut self, id: &str, at: i64, code: Option<i32>, note: Option<String>) -> bool {
+        let Some(note) = note else { return false };
+        let report = ExecReport { exec: id.to_owned(), at, code, note };
+        let temporary = self.run_root.join(format!("io/{id}.report"));
+        let write = || -> io::Result<()> {
+            std::fs::write(&temporary, serde_json::to_vec(&report)?)?;
+            std::fs::rename(&temporary, client::exits(&self.run_root).join(report.file_name()))
+        };
+        match write() {
+            Ok(()) => {
+                self.unread_reports = true;
+                true
+            }
+            Err(e) => {
+                let _ = std::fs::remove_file(temporary);
+                self.complain(&format!("report of exec {id}: {e}"));
+                false
+            }
+        }
     }
 }

@@ -268,6 +268,7 @@ impl Keeper {
             start_time: c.record.start_time,
             at: c.record.started_at,
             notes,
+            reported: false,
             trace: trace.take(),
         };
         if let Some(starter) = c.starter.take() {
