@@ -11,6 +11,7 @@
 mod attachment;
 mod boot;
 pub mod build;
+mod cgroup;
 mod clock;
 mod content;
 mod create;

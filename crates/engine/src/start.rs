@@ -15,6 +15,7 @@ use rustix::mount::OpenTreeFlags;
 use store::{MountOptions, WritableLayer};
 
 use crate::attachment::Attachment;
+use crate::cgroup::Making;
 use crate::clock;
 use crate::create::is_systemd;
 use crate::engine::{AttachOptions, Engine};
@@ -205,6 +206,8 @@ impl Engine {
             keeper.request(Request::Cgroup { cgroup }, vec![])?;
         }
         drop(phase);
+        // Not before the keeper was heard: woken by its answer one would wait for the processor that the thread has.
+        let cgroup = Making::begin(record, self.cgroup_path(record))?;
         let endpoints = self.endpoints_to_join(record)?;
         let phase = self.trace().phase("mount the root filesystem");
         let mut image = None;
@@ -262,7 +265,7 @@ impl Engine {
         if let Some(keeper) = &mut keeper {
             keeper.answer()?;
         }
-        let cgroup = self.make_cgroup(record)?;
+        let cgroup = cgroup.take()?;
         let cgroup_path = cgroup.path().to_owned();
         drop(phase);
         if let Some(attached) = &mut attached {
@@ -673,21 +676,6 @@ impl Engine {
         let directory = self.store().container_directory(&record.id).join("config.json");
         let written = std::fs::metadata(directory).and_then(|m| m.modified());
         written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < LATELY))
-    }
-
-    /// Makes the container's cgroup and sets its limits.
-    fn make_cgroup(&self, record: &Record) -> Result<Cgroup> {
-        let path = self.cgroup_path(record);
-        let root = CgroupRoot::detect()?;
-        // A start that was killed may have left processes there.
-        let old = Cgroup::open(&root, &path)?;
-        if old.exists() && !old.pids().unwrap_or_default().is_empty() {
-            let _ = old.kill_all(9);
-            old.remove()?;
-        }
-        let resources = serde_json::from_value(spec::resources(&record.definition.host)?)
-            .map_err(|e| Error::system("the limits are not valid", e))?;
-        Ok(Cgroup::create(&root, &path, &resources)?)
     }
 
     pub(crate) fn log_of(&self, record: &Record) -> Result<Log> {

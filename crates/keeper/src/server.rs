@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use runtime::cgroup::{Cgroup, CgroupRoot};
-use runtime::launch::{Descriptors, Progress};
+use runtime::launch::{Descriptors, Launching, Progress};
 use runtime::trace::Recorder;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
@@ -445,6 +445,11 @@ enum How {
     StillRunning,
     NotOurs,
     Unknown,
+}
+
+/// What of a child's reports wakes us.
+fn report_flags(launching: &Launching) -> EventFlags {
+    if launching.is_heard_at_once() { EventFlags::IN } else { EventFlags::RDHUP }
 }
 
 /// How a process has ended: by waiting for it if it is our child, else by asking the

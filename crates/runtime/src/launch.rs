@@ -101,6 +101,7 @@ pub struct Launching {
     executing: bool,
     finished: bool,
     hooks: Option<Box<HookJob>>,
+    heard_at_once: bool,
 }
 
 #[derive(Debug)]
@@ -113,6 +114,7 @@ struct HookJob {
 /// Starts the container's first process and returns at once.
 pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, mut d: Descriptors) -> Result<Launching> {
     let (ours, theirs) = sys::socket::pair().doing(|| "make a socket pair".to_owned())?;
+    let has_gate = d.gate.is_some();
     let mut joined = std::mem::take(&mut d.namespaces);
     let mut flags = 0;
     let mut late = 0;
@@ -194,7 +196,9 @@ pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, mut d: Descriptors) -> Resul
         executing: false,
         finished: false,
         hooks: hook_job(plan),
+        heard_at_once: plan.process.terminal || has_gate || plan.trace || new_user,
     };
+    launching.heard_at_once |= launching.hooks.is_some();
     if two_steps {
         launching.adopt_second()?;
     }
@@ -216,6 +220,7 @@ pub fn exec(
     d: Descriptors,
 ) -> Result<Launching> {
     let (ours, theirs) = sys::socket::pair().doing(|| "make a socket pair".to_owned())?;
+    let has_gate = d.gate.is_some();
     let foreign_user = plan.namespaces.contains(&Namespace::User);
     let attach = match cgroup {
         Some(cgroup) if foreign_user => Some(cgroup.entrances()?),
@@ -247,6 +252,7 @@ pub fn exec(
             executing: false,
             finished: false,
             hooks: None,
+            heard_at_once: plan.process.terminal || has_gate,
         }),
     }
 }
@@ -255,6 +261,14 @@ impl Launching {
     /// Readable when [`Launching::on_report`] has something to do.
     pub fn report_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Whether the child says something on its way that must be heard then: it hands a terminal over, waits for
+    /// hooks or at the gate, or is traced. Of any other it is enough to hear that it has closed the socket, by
+    /// executing its program or by ending; to be woken before, by the message that it is about to execute, would put
+    /// the caller on the child's processor, and have it wait there until the program sleeps or ends.
+    pub fn is_heard_at_once(&self) -> bool {
+        self.heard_at_once
     }
 
     /// One step without waiting, except for the runtime's hooks of the plan, which run here.

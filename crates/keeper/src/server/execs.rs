@@ -72,7 +72,7 @@ impl Keeper {
             let pidfd = launching.pidfd.try_clone()?;
             let ended = keeper.watch(Source::ExecEnded, pidfd.as_fd(), EventFlags::IN)?;
             let source = Source::ExecReport(ended);
-            let report = keeper.watch(source, launching.report_fd(), EventFlags::IN)?;
+            let report = keeper.watch(source, launching.report_fd(), report_flags(&launching))?;
             Ok((ended, report, pidfd))
         };
         let (ended, report, pidfd) = watch(self).map_err(|e| (125, format!("epoll: {e}")))?;

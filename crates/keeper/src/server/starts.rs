@@ -93,8 +93,8 @@ impl Keeper {
         let report = launching.report_fd().try_clone_to_owned().map_err(system("report socket"))?;
         let watch = |keeper: &mut Self| -> io::Result<(u64, u64)> {
             let ended = keeper.watch(Source::Ended(id.clone()), pidfd.as_fd(), EventFlags::IN)?;
-            let report =
-                keeper.watch(Source::Report(id.clone()), report.as_fd(), EventFlags::IN)?;
+            let source = Source::Report(id.clone());
+            let report = keeper.watch(source, report.as_fd(), report_flags(&launching))?;
             Ok((ended, report))
         };
         let (pidfd_token, report_token) = watch(self).map_err(system("epoll"))?;
