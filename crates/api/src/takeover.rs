@@ -186,7 +186,7 @@ mod tests {
     fn who_takes_over_without_asking() {
         let asks = |text: &str| place(text.as_bytes()).is_some();
         assert!(asks("POST /containers/x/attach?stream=1 HTTP/1.1\r\nHost: x\r\n\r\n"));
-        assert!(asks("POST /v1.18/exec/x/start HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"));
+        assert!(asks("POST /v1.24/exec/x/start HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"));
         assert_eq!(place(b"POST /exec/x/start HTTP/1.1\r\nA: b\r\n\r\n"), Some(29));
         for other in [
             "GET /containers/x/attach HTTP/1.1\r\nHost: x\r\n\r\n",

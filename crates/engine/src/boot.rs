@@ -82,8 +82,10 @@ impl Engine {
             let name = record.name.clone();
             match self.start_record(&mut record, None, Starter::Person) {
                 Ok(_) => booted.started.push(name),
-                // Somebody else was faster.
-                Err(e) if e.kind == crate::error::ErrorKind::NotModified => {}
+                // The steward was faster, which the first one started has brought.
+                Err(e) if e.kind == crate::error::ErrorKind::NotModified => {
+                    booted.started.push(name);
+                }
                 Err(e) => booted.failed.push((name, e)),
             }
         }
