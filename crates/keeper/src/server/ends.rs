@@ -1,6 +1,8 @@
 //! How a container ended, who is told, and the two deaths of our own kind: keeper and
 //! standby.
 
+use serde::Serialize;
+
 use super::*;
 use crate::client;
 
@@ -85,7 +87,7 @@ impl Keeper {
                 unknown: true,
                 started_at: record.started_at,
             };
-            self.report_exit(&exit)?;
+            self.leave_report(&exit.id, &exit)?;
             self.remove_traces(&id);
             return Ok(true);
         };
@@ -170,7 +172,7 @@ impl Keeper {
         if let Some(journal) = &mut c.journal {
             let _ = journal.event(exit.at, &format!(r#"{{"action":"die","exitCode":{code}}}"#));
         }
-        if let Err(e) = self.report_exit(&exit) {
+        if let Err(e) = self.leave_report(&exit.id, &exit) {
             self.complain(&format!("exit of {id}: {e}"));
         }
         self.forget(&c);
@@ -201,11 +203,12 @@ impl Keeper {
         }
     }
 
-    /// Leaves the news where any process of the engine finds it.
-    pub(super) fn report_exit(&self, exit: &Exit) -> io::Result<()> {
-        let temporary = self.run_root.join(format!("io/{}.exit", exit.id));
-        std::fs::write(&temporary, serde_json::to_vec(exit)?)?;
-        std::fs::rename(temporary, client::exits(&self.run_root).join(&exit.id))
+    /// Leaves a report where any process of the engine finds it. They look at any time, so it is written aside.
+    pub(super) fn leave_report(&self, name: &str, report: &impl Serialize) -> io::Result<()> {
+        let aside = self.run_root.join(format!("io/{name}.report"));
+        std::fs::write(&aside, serde_json::to_vec(report)?)
+            .and_then(|()| std::fs::rename(&aside, client::exits(&self.run_root).join(name)))
+            .inspect_err(|_| _ = std::fs::remove_file(&aside))
     }
 
     pub(super) fn hear_standby(&mut self) -> io::Result<()> {

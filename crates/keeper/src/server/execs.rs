@@ -194,18 +194,12 @@ impl Keeper {
     fn report_exec(&mut self, id: &str, at: i64, code: Option<i32>, note: Option<String>) -> bool {
         let Some(note) = note else { return false };
         let report = ExecReport { exec: id.to_owned(), at, code, note };
-        let temporary = self.run_root.join(format!("io/{id}.report"));
-        let write = || -> io::Result<()> {
-            std::fs::write(&temporary, serde_json::to_vec(&report)?)?;
-            std::fs::rename(&temporary, client::exits(&self.run_root).join(report.file_name()))
-        };
-        match write() {
+        match self.leave_report(&report.file_name(), &report) {
             Ok(()) => {
                 self.unread_reports = true;
                 true
             }
             Err(e) => {
-                let _ = std::fs::remove_file(temporary);
                 self.complain(&format!("report of exec {id}: {e}"));
                 false
             }
