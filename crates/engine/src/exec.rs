@@ -81,13 +81,8 @@ impl Engine {
         };
         let id = names::new_id()?;
         let heard = hear(ask(connection, basis, &first, id, Made::Now, &config, detach)?)?;
-        if let Some(debug) = options.debug {
-            heard.notes.iter().for_each(|note| debug(note));
-        }
-        match heard.unreported {
-            None => Ok(heard.session),
-            Some(begun) => Self::open(options)?.note_begun(&begun, heard.session),
-        }
+        let debug = options.debug;
+        heard.finish(debug, |begun, id| Self::open(options)?.note_begun(begun, id))
     }
 
     pub(crate) fn exec_as(
@@ -103,17 +98,12 @@ impl Engine {
         let connection = self.keeper().connect()?;
         let first = record.identity();
         let heard = hear(ask(connection, basis, &first, exec_id, made, &config, detach)?)?;
-        heard.notes.iter().for_each(|note| self.debug(note));
-        match heard.unreported {
-            None => Ok(heard.session),
-            Some(begun) => self.note_begun(&begun, heard.session),
-        }
+        heard.finish(self.options().debug, |begun, id| self.note_begun(begun, id))
     }
 
     /// Of an exec that the keeper could not report.
-    fn note_begun(&self, begun: &Begun, session: ExecSession) -> Result<ExecSession> {
-        self.store().db().transaction(|tx| begun.note.begun(tx, &session.id, begun.at))?;
-        Ok(session)
+    fn note_begun(&self, begun: &Begun, id: &str) -> Result<()> {
+        self.store().db().transaction(|tx| begun.note.begun(tx, id, begun.at))
     }
 }
 
@@ -133,6 +123,23 @@ struct Heard {
     notes: Vec<String>,
     /// What the keeper has not reported, and somebody is to be told.
     unreported: Option<Begun>,
+}
+
+impl Heard {
+    /// Passes the notes on, and has written down what is to be; `write_down` gets the exec's id, too.
+    fn finish(
+        self,
+        debug: Option<fn(&str)>,
+        write_down: impl FnOnce(&Begun, &str) -> Result<()>,
+    ) -> Result<ExecSession> {
+        if let Some(debug) = debug {
+            self.notes.iter().for_each(|note| debug(note));
+        }
+        if let Some(begun) = &self.unreported {
+            write_down(begun, &self.session.id)?;
+        }
+        Ok(self.session)
+    }
 }
 
 struct Begun {

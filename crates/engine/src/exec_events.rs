@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::events::{self, Subject};
 use crate::exec::Made;
 use crate::exec_basis::Basis;
+use crate::reconcile::cannot_read_reports;
 use crate::record::Record;
 use crate::types::ExecConfig;
 
@@ -115,7 +116,7 @@ impl Engine {
         let names = self.store().db().transaction(|tx| -> Result<Vec<String>> {
             // As they are now, when nobody else can take them in: what another has taken in before is either gone
             // or among those of the last transaction.
-            let reports = self.reports()?.execs;
+            let reports = self.keeper().exec_reports().map_err(cannot_read_reports)?;
             let last: Option<String> = tx
                 .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
                 .query_row([TAKEN], |row| row.get(0))

@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
-use keeper::client::Reports;
 use keeper::protocol::{Exit, Running};
 use rusqlite::Transaction;
 
 use crate::clock;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events;
 use crate::record::{self, Live, Record, State};
 use crate::steward;
@@ -63,6 +62,10 @@ pub(crate) fn apply_exit(tx: &Transaction<'_>, record: &mut Record, exit: &Exit)
     Ok(true)
 }
 
+pub(crate) fn cannot_read_reports(e: std::io::Error) -> Error {
+    Error::system("cannot read the keeper's reports", e)
+}
+
 /// What came of [`Engine::compare`].
 pub(crate) struct Compared {
     /// What the keeper has, by id.
@@ -77,7 +80,7 @@ impl Engine {
     /// Costs one look into an almost always empty directory. Containers with `--rm` whose
     /// end this is are removed.
     pub fn reconcile(&self) -> Result<()> {
-        let reports = self.reports()?;
+        let reports = self.keeper().reports().map_err(cannot_read_reports)?;
         if !reports.execs.is_empty() {
             self.take_in_execs()?;
         }
@@ -85,13 +88,6 @@ impl Engine {
             self.take_in(&exit)?;
         }
         Ok(())
-    }
-
-    /// What nobody has taken in yet.
-    pub(crate) fn reports(&self) -> Result<Reports> {
-        self.keeper()
-            .reports()
-            .map_err(|e| crate::error::Error::system("cannot read the keeper's reports", e))
     }
 
     /// Takes in one report.

@@ -164,22 +164,33 @@ impl Client {
 
     /// Reports that no process has taken in yet.
     pub fn reports(&self) -> io::Result<Reports> {
+        let (execs, ends) = self.report_files()?;
+        let exits = ends.iter().filter_map(|path| read(path)).collect();
+        Ok(Reports { exits, execs: in_turn(&execs) })
+    }
+
+    /// Those of execs among them, the oldest first.
+    pub fn exec_reports(&self) -> io::Result<Vec<ExecReport>> {
+        Ok(in_turn(&self.report_files()?.0))
+    }
+
+    /// The files of reports: of execs, and of containers' ends.
+    fn report_files(&self) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let mut files = (Vec::new(), Vec::new());
         let entries = match std::fs::read_dir(exits(&self.run_root)) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Reports::default()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(files),
             Err(e) => return Err(e),
         };
-        let mut reports = Reports::default();
         for entry in entries {
             let entry = entry?;
             if entry.file_name().as_encoded_bytes().starts_with(EXEC_REPORT.as_bytes()) {
-                reports.execs.extend(read::<ExecReport>(&entry.path()));
+                files.0.push(entry.path());
             } else {
-                reports.exits.extend(read(&entry.path()));
+                files.1.push(entry.path());
             }
         }
-        reports.execs.sort_by_key(|report| report.at);
-        Ok(reports)
+        Ok(files)
     }
 
     /// The report of one container's end.
@@ -206,6 +217,13 @@ pub struct Reports {
 /// Where reports are.
 pub(crate) fn exits(run_root: &Path) -> PathBuf {
     run_root.join("exits")
+}
+
+/// The reports in these files, the oldest first.
+fn in_turn(files: &[PathBuf]) -> Vec<ExecReport> {
+    let mut reports: Vec<ExecReport> = files.iter().filter_map(|path| read(path)).collect();
+    reports.sort_by_key(|report| report.at);
+    reports
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
