@@ -11,8 +11,8 @@ use crate::engine::{CommitOptions, Engine, PathStat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::offline::Root;
+use crate::peer::clone_mount_of;
 use crate::record::{Record, State};
-use crate::start::clone_mount_of;
 use crate::types::DiffEntry;
 
 impl Engine {

@@ -162,3 +162,8 @@ impl From<runtime::Error> for Error {
         Self { kind, message: e.to_string(), source: Some(Box::new(e)) }
     }
 }
+
+/// As [`Error::system`], of a system call.
+pub(crate) fn errno(what: impl std::fmt::Display, e: rustix::io::Errno) -> Error {
+    Error::system(what, std::io::Error::from(e))
+}

@@ -3,7 +3,7 @@
 //! An [`Engine`] is a data root and a run root, opened by any process at any time; there
 //! is no daemon. State is in the store's database; what runs is held by the keeper; this
 //! crate joins the two by rules: what a request means (`create`, `mounts`, `spec`), how
-//! a start is prepared (`start`), what follows from an end (`reconcile`, `steward`).
+//! a start is prepared (`start`, `plan`), what follows from an end (`reconcile`, `steward`).
 //!
 //! It knows no terminal and no environment variables, and prints nothing. Start reading
 //! at [`Engine`], then `create`, `start` and `reconcile`: the life of a `run`.
@@ -39,6 +39,8 @@ mod mounts;
 mod names;
 mod network;
 mod offline;
+mod peer;
+mod plan;
 mod platforms;
 mod pull;
 mod push;
@@ -49,6 +51,7 @@ mod resume;
 mod seccomp;
 pub mod settings;
 pub mod signals;
+mod sources;
 mod spec;
 mod start;
 mod stats;

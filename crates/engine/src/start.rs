@@ -1,32 +1,27 @@
 //! Starting a container: everything it needs is built here as descriptors, then handed
 //! to the keeper in one message.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use keeper::protocol::{Attach, CgroupRef, Known, Log, Message, Request, Role, Start};
-use oci_spec::runtime::Spec;
 use runtime::Plan;
 use runtime::cgroup::{Cgroup, CgroupRoot};
 use runtime::plan::Namespace;
-use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 use store::{MountOptions, WritableLayer};
 
 use crate::attachment::Attachment;
 use crate::cgroup::Making;
 use crate::clock;
-use crate::create::is_systemd;
 use crate::engine::{AttachOptions, Engine};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, errno};
 use crate::events;
 use crate::exec_basis::Basis;
-use crate::network::start::Attached;
-use crate::record::{self, PlannedMount, Record, State};
+use crate::record::{self, Record, State};
 use crate::resume::Resume;
-use crate::spec::{self, Facts, Security};
-use crate::user;
 
 /// Where containers' cgroups are, unless `--cgroup-parent` says otherwise.
 pub(crate) const CGROUP_PARENT: &str = "wherry";
@@ -49,10 +44,6 @@ pub(crate) struct Parts {
     pub(crate) health: bool,
     /// It has names, and published ports, which must be taken back when it ends.
     pub(crate) networks: (bool, bool),
-}
-
-fn errno(what: impl std::fmt::Display, e: rustix::io::Errno) -> Error {
-    Error::system(what, std::io::Error::from(e))
 }
 
 /// It was removed since its record was read.
@@ -462,200 +453,6 @@ impl Engine {
         }
     }
 
-    /// The specification, written down, and the plan made of it.
-    /// With it come the mounts that the keeper can't make from a path.
-    fn plan(
-        &self,
-        record: &Record,
-        rootfs: &OwnedFd,
-        attached: Option<&Attached>,
-        foreign: bool,
-    ) -> Result<(Plan, Vec<(usize, OwnedFd)>)> {
-        let definition = &record.definition;
-        let host = &definition.host;
-        let security = Security::parse(host.security_opt.as_deref().unwrap_or_default())?;
-        let identity = user::identify(
-            rootfs.as_fd(),
-            &definition.config.user,
-            host.group_add.as_deref().unwrap_or_default(),
-        )?;
-        make_working_dir(rootfs, &definition.config.working_dir)?;
-        let directory = self.store().container_directory(&record.id);
-        self.write_files(record, &directory, attached)?;
-        // Another runtime finds the namespace by its path; it runs while we hold it.
-        let network = attached.filter(|_| foreign).map(|attached| {
-            let me = rustix::process::getpid().as_raw_nonzero();
-            format!("/proc/{me}/fd/{}", attached.namespace.as_raw_fd())
-        });
-        let files = match host.network_mode.strip_prefix("container:") {
-            // Who shares a network shares its names.
-            Some(peer) => self.store().container_directory(&record::find(self.db(), peer)?.id),
-            None => directory.clone(),
-        };
-        let volumes = self.prepare_sources(record)?;
-        let cgroup = format!("/{}", self.cgroup_path(record));
-        let links = match attached {
-            Some(attached) => self.link_variables(record, &attached.joined)?,
-            None => Vec::new(),
-        };
-        let mut built = spec::build(
-            record,
-            &Facts {
-                identity: &identity,
-                security: &security,
-                directory: &directory,
-                files: &files,
-                network: network.as_deref(),
-                cgroup: &cgroup,
-                program: self.settings().init_path.as_deref().unwrap_or(self.program()),
-                systemd: is_systemd(&definition.argv),
-                volumes: &volumes,
-                default_ulimits: &self.settings().default_ulimits,
-                links: &links,
-            },
-        )?;
-        let filtered =
-            security.seccomp != Some(None) && !(host.privileged && security.seccomp.is_none());
-        let part_of_volume = |m: &PlannedMount| {
-            m.mount.volume_options.as_ref().is_some_and(|v| !v.subpath.is_empty())
-        };
-        if foreign && definition.mounts.iter().any(part_of_volume) {
-            return Err(Error::invalid(
-                "volume-subpath is not possible with another runtime: mount the whole volume",
-            ));
-        }
-        if filtered && foreign {
-            // Ours gets the compiled filter beside the specification.
-            let profile = security.seccomp.as_ref().and_then(Option::as_deref);
-            let bounding = spec::capabilities(host)?;
-            built.json["linux"]["seccomp"] = crate::seccomp::for_spec(profile, &bounding)?;
-        }
-        let text = serde_json::to_vec_pretty(&built.json)
-            .map_err(|e| Error::system("cannot write the specification", e))?;
-        let path = directory.join("config.json");
-        std::fs::write(&path, &text)
-            .map_err(|e| Error::system(format!("cannot write {}", path.display()), e))?;
-        let spec: Spec = serde_json::from_value(built.json)
-            .map_err(|e| Error::system("the specification is not valid", e))?;
-        let mut plan = Plan::from_spec(&spec, &directory)?;
-        plan.id.clone_from(&record.id);
-        plan.trace = self.trace().is_on();
-        relax_rlimits(&mut plan.process, record);
-        plan.seccomp = self.seccomp_filter(record, &security, &spec)?;
-        let mut given = Vec::new();
-        if let Some(index) = built.shared_shm {
-            given.push((index, self.shm_of_peer(&host.ipc_mode)?));
-        }
-        for (n, planned) in definition.mounts.iter().enumerate() {
-            if planned.mount.r#type == "volume"
-                && let Some(fd) = self.special_volume(planned)?
-            {
-                given.push((built.first_asked + n, fd));
-            }
-        }
-        Ok((plan, given))
-    }
-
-    /// A volume whose driver options make it something else than a directory, or of which only a part is
-    /// wanted, mounted. Links in that part's path lead nowhere out of the volume: containers make them.
-    pub(crate) fn special_volume(&self, planned: &PlannedMount) -> Result<Option<OwnedFd>> {
-        let name = &planned.mount.source;
-        let volume = self.store().volume(name)?;
-        let part = planned.mount.volume_options.as_ref().map_or("", |v| v.subpath.as_str());
-        let failed = |e| errno(format!("cannot access {part:?} in the volume {name}"), e);
-        let fd = match (volume.options.is_empty(), part.is_empty()) {
-            (true, true) => return Ok(None),
-            (true, false) => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::open(&volume.mountpoint, flags, Mode::empty()).map_err(failed)?
-            }
-            (false, _) => self.store().volume_mount(name)?,
-        };
-        let fd = if part.is_empty() {
-            fd
-        } else {
-            let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let found = rustix::fs::openat2(&fd, part, flags, Mode::empty(), ResolveFlags::IN_ROOT)
-                .map_err(failed)?;
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_EMPTY_PATH
-                | OpenTreeFlags::AT_RECURSIVE;
-            rustix::mount::open_tree(&found, "", flags).map_err(failed)?
-        };
-        if planned.mount.read_only {
-            let change = sys::mount::Change { set: sys::mount::RDONLY, ..Default::default() };
-            sys::mount::setattr(fd.as_fd(), change, true)
-                .map_err(|e| errno(format!("cannot make the volume {name} read-only"), e))?;
-        }
-        Ok(Some(fd))
-    }
-
-    /// The plan that a running container was started with, as far as further processes are concerned.
-    pub(crate) fn plan_of(&self, record: &Record) -> Result<Plan> {
-        let directory = self.store().container_directory(&record.id);
-        let path = directory.join("config.json");
-        let failed =
-            |e: std::io::Error| Error::system(format!("cannot read {}", path.display()), e);
-        let bytes = std::fs::read(&path).map_err(failed)?;
-        let spec: Spec = serde_json::from_slice(&bytes).map_err(|e| failed(e.into()))?;
-        let mut plan = Plan::from_spec(&spec, &directory)?;
-        let options = record.definition.host.security_opt.as_deref().unwrap_or_default();
-        plan.seccomp = self.seccomp_filter(record, &Security::parse(options)?, &spec)?;
-        relax_rlimits(&mut plan.process, record);
-        Ok(plan)
-    }
-
-    /// The compiled filter, from the cache where the same profile was compiled before.
-    fn seccomp_filter(
-        &self,
-        record: &Record,
-        security: &Security,
-        spec: &Spec,
-    ) -> Result<Option<runtime::seccomp::Filter>> {
-        if record.definition.host.privileged && security.seccomp.is_none() {
-            return Ok(None);
-        }
-        let profile = match &security.seccomp {
-            Some(None) => return Ok(None),
-            Some(Some(json)) => Some(json.as_str()),
-            None => None,
-        };
-        crate::seccomp::filter(profile, spec, &self.data_root().join("cache"))
-    }
-
-    /// Makes what bind mounts need and finds the volumes.
-    fn prepare_sources(&self, record: &Record) -> Result<BTreeMap<String, PathBuf>> {
-        let mut volumes = BTreeMap::new();
-        for planned in &record.definition.mounts {
-            let source = &planned.mount.source;
-            match planned.mount.r#type.as_str() {
-                "volume" => {
-                    volumes.insert(source.clone(), self.store().volume(source)?.mountpoint);
-                }
-                "bind" => {
-                    let create =
-                        planned.mount.bind_options.as_ref().is_some_and(|b| b.create_mountpoint);
-                    if std::fs::symlink_metadata(source).is_err() {
-                        if !create {
-                            return Err(Error::invalid(format!(
-                                "invalid mount config for type \"bind\": bind source path does not exist: {source}"
-                            )));
-                        }
-                        std::fs::create_dir_all(source).map_err(|e| {
-                            Error::system(
-                                format!("error while creating mount source path '{source}'"),
-                                e,
-                            )
-                        })?;
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(volumes)
-    }
-
     /// Below the root of each hierarchy, without a slash in front.
     pub(crate) fn cgroup_path(&self, record: &Record) -> String {
         let parent = record.definition.host.cgroup_parent.trim_matches('/');
@@ -693,80 +490,6 @@ impl Engine {
     pub(crate) fn journal_path(&self, record: &Record) -> PathBuf {
         self.store().container_directory(&record.id).join("journal")
     }
-
-    fn peer(&self, name: &str) -> Result<(Record, OwnedFd)> {
-        let peer = record::find(self.db(), name)?;
-        if !peer.state.is_live() {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "cannot join the namespace of a non running container: container {} is {}",
-                    peer.name,
-                    peer.state.name()
-                ),
-            ));
-        }
-        let pidfd = peer.identity().open()?;
-        Ok((peer, pidfd))
-    }
-
-    fn namespace_of_peer(&self, name: &str, kind: Namespace) -> Result<OwnedFd> {
-        let (peer, _pidfd) = self.peer(name)?;
-        if kind == Namespace::Ipc && peer.definition.host.ipc_mode == "private" {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "cannot join IPC namespace of {}: non-shareable IPC (start it with --ipc shareable)",
-                    peer.name
-                ),
-            ));
-        }
-        // The pidfd, open until here, keeps the number from being another process's.
-        let path = format!("/proc/{}/ns/{}", peer.pid, kind.file_name());
-        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| errno(format!("cannot open {path}"), e))
-    }
-
-    fn shm_of_peer(&self, mode: &str) -> Result<OwnedFd> {
-        let (_, pidfd) = self.peer(mode.strip_prefix("container:").unwrap_or(mode))?;
-        clone_mount_of(pidfd, c"/dev/shm")
-    }
-}
-
-/// A copy of one mount of a process, detached, without what is mounted below it.
-///
-/// The kernel copies only mounts of the caller's own mount namespace, so a thread goes
-/// into the other one. It stops sharing its root directory with us first, or we would go
-/// along.
-pub(crate) fn clone_mount_of(process: OwnedFd, path: &'static std::ffi::CStr) -> Result<OwnedFd> {
-    /// CLONE_FS: the root and working directories.
-    const FS: u64 = 0x200;
-    let there = move || -> Result<OwnedFd, rustix::io::Errno> {
-        sys::namespace::unshare(FS)?;
-        sys::namespace::setns(process.as_fd(), sys::clone::NEWNS)?;
-        rustix::mount::open_tree(
-            rustix::fs::CWD,
-            path,
-            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-        )
-    };
-    let what = || format!("cannot copy the mount {} of another container", path.to_string_lossy());
-    std::thread::Builder::new()
-        .spawn(there)
-        .map_err(|e| Error::system(what(), e))?
-        .join()
-        .unwrap_or(Err(rustix::io::Errno::IO))
-        .map_err(|e| errno(what(), e))
-}
-
-/// A limit that was asked for must hold; one that is only this engine's default stays as inherited
-/// where raising it is not allowed.
-fn relax_rlimits(process: &mut runtime::plan::Process, record: &Record) {
-    let asked = record.definition.host.ulimits.as_deref().unwrap_or_default();
-    for limit in &mut process.rlimits {
-        let name = limit.name.trim_start_matches("RLIMIT_");
-        limit.required = asked.iter().any(|ulimit| ulimit.name.eq_ignore_ascii_case(name));
-    }
 }
 
 /// What a starter asks of the streams; a person who waits for a `--rm` container owns it, and a
@@ -794,42 +517,4 @@ pub(crate) fn journal_of(log: &Log) -> Option<PathBuf> {
 pub(crate) fn terminal_size(size: [u32; 2]) -> Option<(u16, u16)> {
     let [rows, cols] = size.map(|n| u16::try_from(n).unwrap_or(0));
     (rows > 0 && cols > 0).then_some((rows, cols))
-}
-
-/// Makes the working directory where the image does not have it, as Docker does. Every
-/// step is inside the root, whatever links it has.
-fn make_working_dir(rootfs: &OwnedFd, path: &str) -> Result<()> {
-    let open = |path: &str| {
-        rustix::fs::openat2(
-            rootfs,
-            if path.is_empty() { "." } else { path },
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT,
-        )
-    };
-    let path = crate::mounts::clean(path);
-    let path = path.to_string_lossy();
-    let relative = path.trim_start_matches('/');
-    if relative.is_empty() || open(relative).is_ok() {
-        return Ok(());
-    }
-    let mut done = String::new();
-    for name in relative.split('/') {
-        let parent = open(&done);
-        if !done.is_empty() {
-            done.push('/');
-        }
-        done.push_str(name);
-        if open(&done).is_ok() {
-            continue;
-        }
-        // What fails here (a file in the way, a read-only root) fails again, with its
-        // name, when the process enters the directory.
-        let Ok(parent) = parent else { return Ok(()) };
-        if rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)).is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
 }
