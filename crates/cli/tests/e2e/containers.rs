@@ -315,17 +315,7 @@ fn top_stats_and_events() {
     assert_eq!(stats, "c1 1");
     e.ok(["kill", "c1"]);
     e.ok(["rm", "c1"]);
-    let events = e.ok([
-        "events",
-        "--since",
-        "1h",
-        "--until",
-        "0s",
-        "-f",
-        "type=container",
-        "--format",
-        "{{.Action}}",
-    ]);
+    let events = e.past_events("{{.Action}}", &["type=container"]);
     let actions: Vec<_> = events.lines().collect();
     assert_eq!(actions, ["create", "start", "kill", "die", "destroy"]);
     e.finish();

@@ -7,17 +7,7 @@ use crate::harness::{Engine, until};
 /// What happened to `c1`, oldest first.
 fn events(e: &Engine) -> Vec<String> {
     let format = "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.exitCode}}";
-    let said = e.ok([
-        "events",
-        "--since",
-        "1h",
-        "--until",
-        "0s",
-        "-f",
-        "container=c1",
-        "--format",
-        format,
-    ]);
+    let said = e.past_events(format, &["container=c1"]);
     said.lines().map(|line| line.replace("<no value>", "-").trim().to_owned()).collect()
 }
 

@@ -205,6 +205,13 @@ impl Engine {
         self.ok(["inspect", "-f", format, name])
     }
 
+    /// What has happened, a line each, the oldest first; with filters, of that.
+    #[track_caller]
+    pub(crate) fn past_events(&self, format: &str, filters: &[&str]) -> String {
+        let all = ["events", "--since", "1h", "--until", "0s", "--format", format];
+        self.ok(all.into_iter().chain(filters.iter().flat_map(|filter| ["--filter", filter])))
+    }
+
     /// Pids of the keeper and its standby, if they run.
     pub(crate) fn keepers(&self) -> Vec<(i32, String)> {
         let run_root = self.run_root();

@@ -95,21 +95,7 @@ fn eight_starts_of_one_container() {
         }
         assert_eq!(e.inspect("{{.State.Status}}", &id), "running");
         let filter = format!("container={id}");
-        let events = e.ok([
-            "events",
-            "--since",
-            "5m",
-            "--until",
-            "0s",
-            "--format",
-            "{{.Action}}",
-            "--filter",
-            &filter,
-            "--filter",
-            "event=start",
-            "--filter",
-            "event=die",
-        ]);
+        let events = e.past_events("{{.Action}}", &[&filter, "event=start", "event=die"]);
         assert_eq!(events, "start");
         assert_eq!(e.ok(["exec", &id, "echo", "here"]), "here");
         e.ok(["rm", "-f", &id]);

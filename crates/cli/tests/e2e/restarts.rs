@@ -93,7 +93,7 @@ fn health_is_checked_and_shown() {
     e.ok(["exec", "c1", "touch", "/tmp/ok"]);
     until("it is healthy", || health() == "healthy");
     assert_ne!(e.inspect("{{len .State.Health.Log}}", "c1"), "0");
-    let events = e.ok(["events", "--since", "1h", "--until", "0s", "--format", "{{.Action}}"]);
+    let events = e.past_events("{{.Action}}", &[]);
     assert!(
         events.contains("health_status: unhealthy") && events.contains("health_status: healthy"),
         "{events}"
