@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::shelf;
+
 /// What a record belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -87,6 +89,7 @@ impl Writer {
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)?;
         let size = cut_torn_record(&mut file)?;
+        let file = shelf::put(file.into()).into();
         Ok(Self { path: path.to_owned(), file, size, bound, buffer: Vec::new() })
     }
 
@@ -146,8 +149,9 @@ impl Writer {
             }
             std::fs::rename(&self.path, older(1))?;
         }
-        self.file =
+        let file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(&self.path)?;
+        self.file = shelf::put(file.into()).into();
         self.size = self.file.metadata()?.len();
         Ok(())
     }

@@ -22,6 +22,7 @@ pub mod journal;
 mod mover;
 pub mod protocol;
 mod server;
+mod shelf;
 mod standby;
 
 pub use server::main;

@@ -37,6 +37,7 @@ use crate::protocol::{
     Message, Request, Role, Running, Start, VERSION, encode, head, recv_some, send_some,
     take_frame,
 };
+use crate::shelf;
 use crate::standby::{self, Standby, Table, Turn};
 use images::ImageMount;
 

@@ -4,6 +4,7 @@
 //!
 //! | letter | meaning |
 //! |---|---|
+//! | `A` | apart: it has a table of descriptors of its own now; the first message, where it began with the parent's |
 //! | `N` | a note for people: text |
 //! | `C` | the console: the terminal's master comes as a descriptor |
 //! | `S` | a second child was made in our name; its pidfd comes as a descriptor |
@@ -39,6 +40,10 @@ impl Reporter {
         sys::socket::send_with_fds(&self.socket, &bytes, fds, true)
             .map(drop)
             .doing(|| "report to the parent".to_owned())
+    }
+
+    pub(crate) fn apart(&self) -> Result<()> {
+        self.send(b'A', "", &[])
     }
 
     /// Tells a note. Nobody may be listening any more, which is no error.
@@ -100,6 +105,7 @@ impl Reporter {
 /// What the parent receives.
 #[derive(Debug)]
 pub(crate) enum Message {
+    Apart,
     Note(String),
     Console(OwnedFd),
     Second(OwnedFd),
@@ -124,6 +130,7 @@ pub(crate) fn receive(socket: &OwnedFd, block: bool) -> Result<Option<Message>> 
     let text = String::from_utf8_lossy(rest);
     let garbled = || Error::spec("the container's report", "is garbled");
     Ok(Some(match letter {
+        b'A' => Message::Apart,
         b'N' => Message::Note(text.into_owned()),
         b'C' => Message::Console(fds.pop().ok_or_else(garbled)?),
         b'S' => Message::Second(fds.pop().ok_or_else(garbled)?),

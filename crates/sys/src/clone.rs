@@ -24,6 +24,9 @@ pub const NEWPID: u64 = libc::CLONE_NEWPID as u64;
 pub const NEWNET: u64 = libc::CLONE_NEWNET as u64;
 /// New time namespace.
 pub const NEWTIME: u64 = 0x80;
+/// The child and the caller share one table of descriptors, until the child leaves it
+/// ([`crate::fds::leave_shared`]); what either closes or opens before that, it does for both.
+pub const FILES: u64 = libc::CLONE_FILES as u64;
 /// The child's parent is the caller's parent.
 pub const PARENT: u64 = libc::CLONE_PARENT as u64;
 
@@ -61,7 +64,7 @@ pub enum Side {
     Child,
 }
 
-/// Makes a child process in the given new namespaces (`NEW*` flags, [`PARENT`]).
+/// Makes a child process in the given new namespaces (`NEW*` flags, [`PARENT`], [`FILES`]).
 ///
 /// With `cgroup`, a descriptor of a version 2 cgroup directory, the child begins its life there.
 /// Signal handlers are reset in the child. The caller must have one thread; see the page above.

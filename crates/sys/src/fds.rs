@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::{Result, check};
 
+const CLOSE_RANGE_UNSHARE: libc::c_uint = 2;
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
 
 /// Marks every descriptor from `first` on to be closed by the next `execve`.
@@ -43,6 +44,18 @@ fn close_range(first: u32, last: u32) -> Result<()> {
 /// For the beginning of `main`, before anything in this process owns a descriptor.
 pub fn close_inherited(first: u32) -> Result<()> {
     close_range(first, libc::c_uint::MAX)
+}
+
+/// Gives a child that was made with [`crate::clone::FILES`] a table of its own, with copies of the descriptors below
+/// `first` only: how many others there are costs nothing. Nothing is closed for whom it was shared with.
+///
+/// For a forked child that is about to execute, as with [`close_all_but`].
+pub fn leave_shared(first: u32) -> Result<()> {
+    // SAFETY: as in `close_range`; what is not copied is nobody's in this process.
+    check(unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_UNSHARE)
+    })
+    .map(drop)
 }
 
 /// Makes `target` (0, 1, 2 or another number known to be free or replaceable) a copy of `fd` that

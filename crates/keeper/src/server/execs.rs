@@ -61,6 +61,7 @@ impl Keeper {
             };
             descriptors.stdio = Some([i, o, e]);
         }
+        descriptors.own_from = shelf::own_from(self.containers.len());
         let launching = runtime::launch::exec(
             &exec.plan,
             c.pidfd.as_fd(),

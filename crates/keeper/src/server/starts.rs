@@ -66,6 +66,7 @@ impl Keeper {
         drop(phase);
         let phase = trace.phase("make the child");
         let cgroup = self.cgroup(start.cgroup.as_ref());
+        descriptors.own_from = shelf::own_from(self.containers.len());
         let launching = runtime::launch(&start.plan, cgroup.as_ref(), descriptors);
         let launching = launching.map_err(|e| {
             remove_pipes(&io_dir, &start.id);
@@ -74,7 +75,7 @@ impl Keeper {
         drop(phase);
         let phase = trace.phase("watch the child");
         let id = start.id.clone();
-        let pidfd = launching.pidfd.try_clone().map_err(system("pidfd"))?;
+        let pidfd = shelf::copy(&launching.pidfd).map_err(|e| system("pidfd")(e.into()))?;
         let start_time = start_time_of(launching.pid);
         let record = Record {
             id: id.clone(),
@@ -160,7 +161,7 @@ impl Keeper {
                 _ => {}
             }
         }
-        let pidfd = pidfd.ok_or_else(|| io::Error::other("no pidfd came"))?;
+        let pidfd = shelf::put(pidfd.ok_or_else(|| io::Error::other("no pidfd came"))?);
         let Some(connection) = self.connections.get_mut(&token) else { return Ok(()) };
         let (_, [out, err, input]) = connection.prepared.take().unwrap_or_default();
         let id = adopt.id.clone();

@@ -9,6 +9,7 @@ impl Keeper {
         fd: OwnedFd,
         stream: Stream,
     ) -> io::Result<()> {
+        let fd = shelf::put(fd);
         let source = Source::Output(c.record.id.clone(), stream);
         let token = self.watch(source, fd.as_fd(), EventFlags::IN)?;
         c.outputs.push(Output { fd, token, stream, watched: true });
@@ -17,6 +18,7 @@ impl Keeper {
 
     pub(super) fn add_input(&mut self, c: &mut Container, fd: OwnedFd) -> io::Result<()> {
         let token = self.token(Source::Input(c.record.id.clone()));
+        let fd = shelf::put(fd);
         c.input = Some(Input { fd, token, queue: VecDeque::new(), close: false, watched: false });
         Ok(())
     }
@@ -46,7 +48,7 @@ impl Keeper {
         }
         self.add_output(c, master.try_clone()?, Stream::Stdout)?;
         self.add_input(c, master.try_clone()?)?;
-        c.master = Some(master);
+        c.master = Some(shelf::put(master));
         Ok(())
     }
 

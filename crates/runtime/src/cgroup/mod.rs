@@ -266,6 +266,10 @@ impl Cgroup {
         }
     }
 
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.v1.iter().chain(&self.v2).map(|group| group.dir.as_fd())
+    }
+
     pub(crate) fn v1_groups(&self) -> &[Group] {
         &self.v1
     }
