@@ -118,6 +118,7 @@ impl Engine {
         let bytes = std::fs::read(&path).map_err(failed)?;
         let spec: Spec = serde_json::from_slice(&bytes).map_err(|e| failed(e.into()))?;
         let mut plan = Plan::from_spec(&spec, &directory)?;
+        plan.id.clone_from(&record.id);
         let options = record.definition.host.security_opt.as_deref().unwrap_or_default();
         plan.seccomp = self.seccomp_filter(record, &Security::parse(options)?, &spec)?;
         relax_rlimits(&mut plan.process, record);

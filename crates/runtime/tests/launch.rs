@@ -17,6 +17,7 @@ fn a_container_runs() {
     assert!(output.text.starts_with("1\ninside\n"), "{}", output.text);
 }
 
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
 use common::{Temp, null, plan, rootfs, run};
@@ -182,4 +183,145 @@ fn errors_come_back_with_their_kind() {
     drop(open);
     let now = rustix::fs::Dir::read_from(&again).unwrap().count();
     assert!(now <= count, "descriptors are closed after a failure: {count} {now}");
+}
+
+/// What a hook that runs in the child before it closes anything finds of the caller's descriptors.
+#[test]
+fn high_descriptors_are_not_copied() {
+    let dir = Temp::new();
+    rootfs(&dir.0.join("rootfs"));
+    let list = dir.0.join("list");
+    let mut spec = spec(&["sh", "-c", "exit 4"]);
+    let look = format!("ls /proc/self/fd >{}", list.display());
+    spec["hooks"] = json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", look]}]});
+    let plan = plan(&spec, &dir.0).unwrap();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let null = rustix::fs::open("/dev/null", flags, Mode::empty()).unwrap();
+    let high = rustix::io::fcntl_dupfd_cloexec(&null, 1500).unwrap();
+    // A program that a hook executes inherits it.
+    rustix::io::fcntl_setfd(&high, rustix::io::FdFlags::empty()).unwrap();
+    let found = |own_from| {
+        let d = Descriptors { own_from, ..Descriptors::default() };
+        assert_eq!(run(&plan, None, d).unwrap().code, 4);
+        let list = std::fs::read_to_string(&list).unwrap();
+        list.lines().any(|number| number.parse::<u32>().unwrap() >= 1500)
+    };
+    assert!(found(None), "the hook sees what the child has");
+    assert!(!found(Some(1500)));
+    // One that the child needs lies there: it has copies of all.
+    assert!(found(Some(4)));
+    rustix::io::fcntl_getfd(&high).unwrap();
+
+    // The first process of the container, of which an exec is told by a descriptor up there.
+    let (gate, opener) = pipe();
+    let stdio = Some([common::null(), common::null(), common::null()]);
+    let d = Descriptors { gate: Some(gate), stdio, own_from: Some(1500), ..Default::default() };
+    let mut launching = launch(&plan, None, d).unwrap();
+    launching.wait_ready().unwrap();
+    let pidfd = rustix::io::fcntl_dupfd_cloexec(&launching.pidfd, 1500).unwrap();
+    let mut process = plan.process.clone();
+    process.args = vec!["sh".into(), "-c".into(), "hostname; exit 6".into()];
+    let (read, write) = pipe();
+    let stdio = Some([common::null(), write.try_clone().unwrap(), write]);
+    let d = Descriptors { stdio, own_from: Some(1500), ..Descriptors::default() };
+    let mut second = exec(&ExecPlan::new(process, &plan), pidfd.as_fd(), None, d).unwrap();
+    second.wait_ready().unwrap();
+    let exit = sys::pidfd::wait(second.pidfd.as_fd(), true).unwrap().unwrap();
+    assert_eq!(exit, sys::pidfd::Exit::Code(6));
+    let mut buffer = [0; 64];
+    let count = rustix::io::read(&read, &mut buffer).unwrap();
+    assert_eq!(&buffer[..count], b"inside\n");
+    drop(opener);
+    // The closed gate ends it.
+    sys::pidfd::wait(launching.pidfd.as_fd(), true).unwrap();
+}
+
+/// Which keyrings there are with the container's name; the user sees all of them, joined or not.
+#[test]
+fn an_exec_shares_the_containers_session_keyring() {
+    let dir = Temp::new();
+    rootfs(&dir.0.join("rootfs"));
+    let mut spec = spec(&["sh", "-c", "read x"]);
+    spec["linux"]["maskedPaths"] = json!([]);
+    let mut plan = plan(&spec, &dir.0).unwrap();
+    plan.id = common::unique();
+    let (input, end) = pipe();
+    let d = Descriptors { stdio: Some([input, null(), null()]), ..Descriptors::default() };
+    let mut first = launch(&plan, None, d).unwrap();
+    first.wait_ready().unwrap();
+    let mut process = plan.process.clone();
+    process.args = vec!["cat".into(), "/proc/keys".into()];
+    let look = |container: &str| {
+        let (read, write) = pipe();
+        let stdio = Some([null(), write.try_clone().unwrap(), write]);
+        let d = Descriptors { stdio, ..Descriptors::default() };
+        let plan =
+            ExecPlan { container: container.into(), ..ExecPlan::new(process.clone(), &plan) };
+        let mut second = exec(&plan, first.pidfd.as_fd(), None, d).unwrap();
+        second.wait_ready().unwrap();
+        let mut text = String::new();
+        std::fs::File::from(read).read_to_string(&mut text).unwrap();
+        sys::pidfd::wait(second.pidfd.as_fd(), true).unwrap();
+        text
+    };
+    let named = |text: &str, name: &str| {
+        text.lines().filter(|line| line.contains(&format!(" _ses.{name}: "))).count()
+    };
+    let text = look(&plan.id);
+    assert_eq!(named(&text, &plan.id), 1, "{text}");
+    let other = format!("{}-other", plan.id);
+    let text = look(&other);
+    assert_eq!((named(&text, &plan.id), named(&text, &other)), (1, 1), "{text}");
+    drop(end);
+    sys::pidfd::wait(first.pidfd.as_fd(), true).unwrap();
+}
+
+/// Each filesystem of a container costs something in every cgroup of the host.
+#[test]
+fn masks_and_groups_need_no_filesystems_of_their_own() {
+    let root = CgroupRoot::detect().unwrap();
+    let path = format!("/wherry-tests/{}", common::unique());
+    let resources = serde_json::from_value(json!({})).unwrap();
+    let cgroup = Cgroup::create(&root, &path, &resources).unwrap();
+    let device = |text: &str, at: &str| {
+        let line = text.lines().find(|line| line.split(' ').nth(4) == Some(at));
+        line.map(|line| line.split(' ').nth(2).unwrap().to_owned())
+    };
+    let host = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let host = device(&host, "/sys/fs/cgroup").unwrap();
+    let show = "cat /proc/self/mountinfo; ls -A /sys/firmware; mkdir /sys/firmware/new 2>/dev/null && echo made; cd /sys/fs/cgroup; \
+                for d in *; do test -e $d/tasks -o -e $d/cgroup.procs || test -f $d || echo no group in $d; done; \
+                mkdir new 2>/dev/null && rmdir new && echo made in it; exit 3";
+    for (admin, options) in [(false, "ro"), (true, "ro"), (false, "rw")] {
+        let dir = Temp::new();
+        rootfs(&dir.0.join("rootfs"));
+        let mut spec = spec(&["sh", "-c", show]);
+        spec["mounts"].as_array_mut().unwrap().push(json!({
+            "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", options]
+        }));
+        if admin {
+            let bounding = spec["process"]["capabilities"]["bounding"].as_array_mut().unwrap();
+            bounding.push("CAP_SYS_ADMIN".into());
+        }
+        let plan = plan(&spec, &dir.0).unwrap();
+        let output = run(&plan, Some(&cgroup), Descriptors::default()).unwrap();
+        let text = &output.text;
+        assert_eq!(output.code, 3, "{text}");
+        assert_eq!(device(text, "/sys/firmware"), device(text, "/sys"), "{text}");
+        let groups = device(text, "/sys/fs/cgroup").unwrap();
+        let version_1 = !root.v1.is_empty();
+        assert_eq!(groups == host, !version_1 || (!admin && options == "ro"), "{options}: {text}");
+        let lines = text.lines().filter(|line| !line.contains(" - "));
+        let made = if options == "rw" { vec!["made in it"] } else { vec![] };
+        assert_eq!(lines.collect::<Vec<_>>(), made, "{options}: {text}");
+        let line = |at: &str| text.lines().find(|line| line.contains(at)).unwrap().to_owned();
+        for hierarchy in
+            root.mount_points().filter(|at| at.parent() == Some("/sys/fs/cgroup".as_ref()))
+        {
+            let line = line(&format!(" {} ", hierarchy.display()));
+            assert!(line.contains(&format!(" {options},nosuid,nodev,noexec")), "{line}");
+        }
+    }
+    cgroup.remove().unwrap();
 }

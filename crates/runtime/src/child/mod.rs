@@ -123,10 +123,14 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
         plan,
         root: &root,
         cgroup: job.cgroup,
+        may_remount: job.foreign_user
+            || process.capabilities.is_some_and(|sets| sets.bounding.has("SYS_ADMIN")),
         id_maps: std::mem::take(&mut job.id_maps),
         given: std::mem::take(&mut job.d.mounts),
+        empty: None,
     };
     mounter.mount_all()?;
+    let empty = mounter.empty.take();
     drop(mounter);
     drop(phase);
     let phase = trace.phase("devices and standard streams");
@@ -143,7 +147,7 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
     crate::hooks::run("createContainer", &plan.create_container, &state)?;
     drop(phase);
     let phase = trace.phase("change the root");
-    mounts::hide(plan, &root)?;
+    mounts::hide(plan, &root, empty)?;
     mounts::change_root(plan, &root, propagation)?;
     drop(root);
     drop(phase);
@@ -197,7 +201,7 @@ fn exec(
     }
     let _ = rustix::process::setsid();
     if process.new_keyring {
-        join_keyring("", report)?;
+        join_keyring(&plan.container, report)?;
     }
     let root = Root::open(CWD, "/")?;
     let stdio = terminal::stdio(process, d.stdio.take(), &root, false, report)?;
@@ -286,10 +290,10 @@ fn unshare_late(plan: &Plan, late: u64) -> Result<()> {
     Ok(())
 }
 
-/// The kernel looks whether a keyring of this name is there; among many of one name it would look long.
+/// The container's processes share a session keyring, which is known by its name.
 fn join_keyring(id: &str, report: &Reporter) -> Result<()> {
     let name = std::ffi::CString::new(format!("_ses.{id}")).unwrap_or_else(|_| c"_ses".into());
-    match sys::keyring::join_session(&name) {
+    match sys::keyring::join_session(&name).and_then(sys::keyring::let_join) {
         Ok(()) => Ok(()),
         // Kernels without keys, filters that forbid them, and users over their quota.
         Err(

@@ -83,8 +83,12 @@ pub(super) struct Mounter<'a> {
     pub(super) plan: &'a Plan,
     pub(super) root: &'a Root,
     pub(super) cgroup: Option<&'a Cgroup>,
+    /// The container could change its mounts, or is root of another user namespace.
+    pub(super) may_remount: bool,
     pub(super) id_maps: BTreeMap<usize, OwnedFd>,
     pub(super) given: BTreeMap<usize, OwnedFd>,
+    /// A mount, not attached yet, that shows an empty directory; see [`empty_of_sysfs`].
+    pub(super) empty: Option<OwnedFd>,
 }
 
 impl Mounter<'_> {
@@ -93,7 +97,8 @@ impl Mounter<'_> {
             let given = self.given.remove(&index);
             match &mount.kind {
                 MountKind::Cgroup if given.is_none() => {
-                    super::cgroup_mount::mount(mount, self.root, self.cgroup)?;
+                    let (root, cgroup) = (self.root, self.cgroup);
+                    super::cgroup_mount::mount(mount, root, cgroup, self.may_remount)?;
                 }
                 MountKind::Filesystem(filesystem) if given.is_none() => {
                     self.filesystem(index, mount, filesystem)?;
@@ -125,7 +130,7 @@ impl Mounter<'_> {
         })
     }
 
-    fn filesystem(&self, index: usize, mount: &Mount, filesystem: &Filesystem) -> Result<()> {
+    fn filesystem(&mut self, index: usize, mount: &Mount, filesystem: &Filesystem) -> Result<()> {
         let doing = || format!("mount {} in the container", mount.destination.display());
         let kernel = matches!(filesystem.kind.as_str(), "proc" | "sysfs");
         let mut to = self.root.ensure(&mount.destination, Target::Directory)?;
@@ -155,7 +160,11 @@ impl Mounter<'_> {
             }
         }
         self.decorate(index, mount, &fd, false)?;
-        attach(fd.as_fd(), to.as_fd()).doing(doing)
+        attach(fd.as_fd(), to.as_fd()).doing(doing)?;
+        if filesystem.kind == "sysfs" && !self.plan.masked_paths.is_empty() {
+            self.empty = empty_of_sysfs(fd.as_fd());
+        }
+        Ok(())
     }
 
     /// Applies propagation, attributes and the identifier map to a detached mount.
@@ -282,7 +291,9 @@ fn kernel_log(context: &OwnedFd) -> String {
 }
 
 /// Masks and read-only paths.
-pub(super) fn hide(plan: &Plan, root: &Root) -> Result<()> {
+///
+/// Directories are covered by mounts of `given`, or else of a filesystem made for it.
+pub(super) fn hide(plan: &Plan, root: &Root, given: Option<OwnedFd>) -> Result<()> {
     for path in &plan.readonly_paths {
         let doing = || format!("make {} read-only", path.display());
         let Some(fd) = existing(root, path).doing(doing)? else { continue };
@@ -292,7 +303,7 @@ pub(super) fn hide(plan: &Plan, root: &Root) -> Result<()> {
         attach(tree.as_fd(), fd.as_fd()).doing(doing)?;
     }
     let mut null: Option<OwnedFd> = None;
-    let mut empty: Option<OwnedFd> = None;
+    let (mut given, mut empty) = (given, None::<OwnedFd>);
     for path in &plan.masked_paths {
         let doing = || format!("mask {}", path.display());
         let Some(fd) = existing(root, path).doing(doing)? else { continue };
@@ -301,7 +312,10 @@ pub(super) fn hide(plan: &Plan, root: &Root) -> Result<()> {
             match &empty {
                 Some(first) => clone_of(first.as_fd(), false).doing(doing)?,
                 None => {
-                    let made = make_empty().doing(doing)?;
+                    let made = match given.take() {
+                        Some(given) => given,
+                        None => make_empty().doing(doing)?,
+                    };
                     attach(made.as_fd(), fd.as_fd()).doing(doing)?;
                     empty = Some(made);
                     continue;
@@ -333,6 +347,20 @@ fn existing(root: &Root, path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+/// The directory of a new sysfs, attached a moment ago, that the kernel keeps empty for cgroups to be mounted upon.
+///
+/// Each filesystem costs more than the time to make it: the kernel keeps a place for each one in every memory cgroup of
+/// the host, so that what a container costs would grow with the number of the others.
+fn empty_of_sysfs(sysfs: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let empty = rustix::mount::open_tree(sysfs, c"fs/cgroup", flags).ok()?;
+    let restrictions =
+        sys::mount::RDONLY | sys::mount::NOSUID | sys::mount::NODEV | sys::mount::NOEXEC;
+    let change = Change { set: restrictions, ..Change::default() };
+    set(empty.as_fd(), change, false).ok()?;
+    Some(empty)
 }
 
 /// A read-only filesystem without content.
