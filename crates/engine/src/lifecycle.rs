@@ -176,14 +176,16 @@ impl Engine {
 
     /// Waits until the keeper has reported the end of this run, and takes it in.
     pub(crate) fn await_end(&self, record: &Record) -> Result<()> {
-        if self.keeper().exit_of(&record.id).is_none()
-            && let Some(mut connection) = self.keeper().connect_existing()?
+        /// Keepers that may be killed while we wait; each has a successor, which is asked again.
+        const KEEPERS: usize = 16;
+        let mut deaths = 0;
+        while self.keeper().exit_of(&record.id).is_none()
+            && let Some(mut connection) = self.keeper().connect_to_last()?
         {
-            match connection.ask(Request::Wait { id: record.id.clone() }, Vec::new()) {
-                Ok(_) => {
-                    let _ = connection.answer();
-                }
-                Err(keeper::Error::Failed { not_found: true, .. }) => {}
+            let asked = connection.ask(Request::Wait { id: record.id.clone() }, Vec::new());
+            match asked.and_then(|_| connection.answer()) {
+                Ok(_) | Err(keeper::Error::Failed { not_found: true, .. }) => break,
+                Err(keeper::Error::Broken(_)) if deaths < KEEPERS => deaths += 1,
                 Err(e) => return Err(e.into()),
             }
         }

@@ -144,12 +144,16 @@ impl Client {
         Ok(self.ask_for(Some(id.to_owned()))?.into_iter().find(|running| running.id == id))
     }
 
+    /// Connects if a keeper is there, or was and has left something to take over; `None` where nothing runs.
+    pub fn connect_to_last(&self) -> Result<Option<Connection>, Error> {
+        match self.connect_existing()? {
+            None if self.leftovers() => self.connect().map(Some),
+            there => Ok(there),
+        }
+    }
+
     fn ask_for(&self, id: Option<String>) -> Result<Vec<Running>, Error> {
-        let mut connection = match self.connect_existing()? {
-            Some(connection) => connection,
-            None if self.leftovers() => self.connect()?,
-            None => return Ok(Vec::new()),
-        };
+        let Some(mut connection) = self.connect_to_last()? else { return Ok(Vec::new()) };
         match connection.ask(Request::List { id }, Vec::new())? {
             Message::Running { containers } => Ok(containers),
             _ => Err(Error::Version),
@@ -226,7 +230,7 @@ fn in_turn(files: &[PathBuf]) -> Vec<ExecReport> {
     reports
 }
 
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+pub(crate) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 

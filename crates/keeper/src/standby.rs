@@ -78,6 +78,8 @@ impl Standby {
     /// What it says: pids of its children that have ended, with their exit codes; without
     /// one, that it will say no more of a pid it was asked about. `None`: it is gone.
     pub(crate) fn hear(&self) -> Option<Vec<(i32, Option<i32>)>> {
+        // That it is gone is heard again, and after what it has said.
+        let last = |ended: Vec<_>| (!ended.is_empty()).then_some(ended);
         let mut ended = Vec::new();
         loop {
             let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -87,11 +89,13 @@ impl Standby {
             ) {
                 Ok(0) => return Some(ended),
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => return None,
+                Err(_) => return last(ended),
             }
             let mut line = Vec::new();
             match recv_some(self.socket.as_fd(), &mut line, &mut Vec::new()) {
-                Ok(0) => return None,
+                Ok(0) => return last(ended),
+                // It has died with something unread of ours; what it said before is still to come.
+                Err(Errno::CONNRESET) => {}
                 Ok(_) => {
                     let line = String::from_utf8_lossy(&line);
                     let mut words = line.split_whitespace();
@@ -102,7 +106,7 @@ impl Standby {
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(_) => return None,
+                Err(_) => return last(ended),
             }
         }
     }
@@ -182,7 +186,8 @@ pub(crate) fn live(
         let mut fds = Vec::new();
         match recv_some(keeper.as_fd(), &mut line, &mut fds) {
             Ok(n) if n > 0 => {}
-            Err(Errno::INTR) => continue,
+            // The keeper has died with something unread of ours; what it said before is still to come.
+            Err(Errno::INTR | Errno::CONNRESET) => continue,
             // A full table of descriptors: what came is lost to us, the keeper has it.
             Err(Errno::MFILE) => continue,
             _ => {
@@ -239,4 +244,25 @@ fn reap(mut ended: impl FnMut(i32, i32)) {
 
 fn say_ended(keeper: &OwnedFd, pid: i32, code: i32) {
     let _ = send_some(keeper.as_fd(), format!("{pid} {code}").as_bytes(), &[]);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_a_dead_standby_has_said_is_heard() {
+        let (ours, theirs) = pair().unwrap();
+        let standby = Standby::new(ours, 0);
+        // It dies without having read this, of which the kernel tells us before what it said itself.
+        standby.ask(5);
+        say_ended(&theirs, 5, 3);
+        drop(theirs);
+        let mut heard = Vec::new();
+        while let Some(ended) = standby.hear() {
+            heard.extend(ended);
+        }
+        assert_eq!(heard, [(5, Some(3))]);
+    }
 }

@@ -142,6 +142,47 @@ fn both_at_once_harm_no_container() {
     e.finish();
 }
 
+/// Whoever waits for the end of a container while its keeper is killed hears of it from the next one.
+#[test]
+fn an_end_that_the_next_keeper_reports_is_awaited() {
+    let e = Engine::new();
+    for verb in [&["stop", "-t", "60"][..], &["rm", "-f"]] {
+        let script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done";
+        e.ok(["run", "-d", "--name", "c1", "bb", "sh", "-c", script]);
+        until("it can be stopped", || text(&e.run(["logs", "c1"]).stdout).contains("up"));
+        let pid: i32 = e.ok(["inspect", "-f", "{{.State.Pid}}", "c1"]).parse().unwrap();
+        let killed = e.keeper("wherry-keeper");
+        kill9(killed);
+        until("another keeper", || {
+            e.keepers().iter().any(|(pid, name)| name == "wherry-keeper" && *pid != killed)
+        });
+        // Its parent is the standby now, without which its end cannot be told.
+        let standby = e.keeper("wherry-standby");
+        let signal = |name: &str| {
+            Command::new("kill").args([name, &standby.to_string()]).status().unwrap();
+        };
+        signal("-STOP");
+        let child = e.spawn(verb.iter().copied().chain(["c1"]));
+        until("it has ended", || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit(')').next().unwrap().starts_with(" Z")
+        });
+        kill9(e.keeper("wherry-keeper"));
+        signal("-CONT");
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{verb:?}: {}", text(&output.stderr));
+        if verb == ["rm", "-f"] {
+            assert!(!e.run(["inspect", "c1"]).status.success());
+        } else {
+            let state = "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}";
+            assert_eq!(e.ok(["inspect", "-f", state, "c1"]).trim_end(), "exited 7");
+            e.ok(["rm", "c1"]);
+        }
+    }
+    assert!(!e.run_root().join("keeper.log").exists(), "the keepers had nothing to complain of");
+    e.finish();
+}
+
 #[test]
 fn a_killed_client_leaves_no_container_of_rm() {
     let e = Engine::new();

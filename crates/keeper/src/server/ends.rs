@@ -10,7 +10,6 @@ impl Keeper {
     /// Containers that run already, from the notes in `running/`.
     pub(super) fn adopt(&mut self, table: &mut Table) -> io::Result<()> {
         let running = self.run_root.join("running");
-        let mut finished = Vec::new();
         for entry in std::fs::read_dir(&running)? {
             let path = entry?.path();
             let record: Record = match std::fs::read(&path)
@@ -18,17 +17,15 @@ impl Keeper {
             {
                 Ok(record) => record,
                 Err(_) => {
-                    // A note torn by a death while it was written: its container never
-                    // ran its program, because the note comes first.
+                    // A note torn by a death while it was written: its starter has not heard of
+                    // a start, and takes it back with all that is in its cgroup.
                     let _ = std::fs::remove_file(&path);
                     continue;
                 }
             };
             let id = record.id.clone();
-            match self.adopt_one(record, table) {
-                Ok(true) => {}
-                Ok(false) => finished.push(id),
-                Err(e) => self.complain(&format!("cannot take over container {id}: {e}")),
+            if let Err(e) = self.adopt_one(record, table) {
+                self.complain(&format!("cannot take over container {id}: {e}"));
             }
         }
         self.adopt_images(table);
@@ -43,12 +40,10 @@ impl Keeper {
                 self.complain(&format!("journal of {}: {e}", unfinished.id));
             }
         }
-        for id in finished {
-            self.ended(&id);
-        }
         self.remove_pipes_of_nobody()?;
         for key in table.keys() {
             self.complain(&format!("descriptor {key} belongs to no container"));
+            self.standby.drop_prefix(key);
         }
         table.clear();
         Ok(())
@@ -67,8 +62,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes over one container; false if it has ended meanwhile.
-    pub(super) fn adopt_one(&mut self, record: Record, table: &mut Table) -> io::Result<bool> {
+    /// Takes over one container, or reports its end.
+    pub(super) fn adopt_one(&mut self, record: Record, table: &mut Table) -> io::Result<()> {
         let id = record.id.clone();
         let mut take = |what: &str| table.remove(&format!("{id}/{what}"));
         let (held_pidfd, master) = (take("pidfd"), take("master"));
@@ -77,7 +72,7 @@ impl Keeper {
             Some(pidfd) => Some(pidfd),
             None => open_same_process(record.pid, record.start_time),
         };
-        let Some(pidfd) = pidfd else {
+        let Some(pidfd) = pidfd.map(shelf::put) else {
             // Nobody held it and it is gone: all that can be said is that it has ended.
             let exit = Exit {
                 id: id.clone(),
@@ -87,9 +82,11 @@ impl Keeper {
                 unknown: true,
                 started_at: record.started_at,
             };
-            self.leave_report(&exit.id, &exit)?;
+            if !self.has_reported(&exit) {
+                self.leave_report(&exit.id, &exit)?;
+            }
             self.remove_traces(&id);
-            return Ok(true);
+            return Ok(());
         };
         let io_dir = self.run_root.join("io");
         let open = |held: Option<OwnedFd>, which| match held {
@@ -97,7 +94,10 @@ impl Keeper {
             None => open_pipe(&pipe_path(&io_dir, &id, which)).ok(),
         };
         let journal = match &record.log {
-            Log::Journal { path, bound } => Some(Writer::open(path, *bound)?),
+            // Without it rather than not at all: its directory may be gone already.
+            Log::Journal { path, bound } => Writer::open(path, *bound)
+                .inspect_err(|e| self.complain(&format!("journal of {id}: {e}; output is dropped")))
+                .ok(),
             _ => None,
         };
         let tty = record.tty;
@@ -111,7 +111,7 @@ impl Keeper {
         self.add_streams(&mut container, [out, err, stdin])?;
         self.steward_wanted |= container.record.steward_now;
         self.containers.insert(id, container);
-        Ok(true)
+        Ok(())
     }
 
     /// A container's first process has ended; finds out how, and tells everybody.
@@ -172,7 +172,9 @@ impl Keeper {
         if let Some(journal) = &mut c.journal {
             let _ = journal.event(exit.at, &format!(r#"{{"action":"die","exitCode":{code}}}"#));
         }
-        if let Err(e) = self.leave_report(&exit.id, &exit) {
+        if !(unknown && self.has_reported(&exit))
+            && let Err(e) = self.leave_report(&exit.id, &exit)
+        {
             self.complain(&format!("exit of {id}: {e}"));
         }
         self.forget(&c);
@@ -201,6 +203,12 @@ impl Keeper {
             }
             self.emptying.push((cgroup, Instant::now()));
         }
+    }
+
+    /// Whether a predecessor, killed a moment later, has said how this run ended.
+    fn has_reported(&self, exit: &Exit) -> bool {
+        let there = client::read::<Exit>(&client::exits(&self.run_root).join(&exit.id));
+        there.is_some_and(|there| there.started_at == exit.started_at)
     }
 
     /// Leaves a report where any process of the engine finds it. They look at any time, so it is written aside.
