@@ -283,6 +283,8 @@ impl Engine {
         let (attachment, pid, start_time, at) = match started {
             Ok(started) => started,
             Err(e) => {
+                // A keeper that was killed at this very moment may have left what nobody else knows.
+                let _ = cgroup.kill_all(9);
                 let _ = cgroup.remove();
                 return Err(e);
             }
@@ -389,16 +391,33 @@ impl Engine {
             image,
             known,
         };
-        match keeper.ask(Request::Start(Box::new(start)), fds)? {
-            Message::Started { pid, start_time, at, notes, trace, .. } => {
+        let (pid, start_time, at) = match keeper.ask(Request::Start(Box::new(start)), fds) {
+            Ok(Message::Started { pid, start_time, at, notes, trace, .. }) => {
                 self.trace().add(trace);
                 notes.iter().for_each(|note| self.debug(note));
-                let attachment =
-                    again.map(|again| self.attachment_since_start(record, keeper, again, at));
-                Ok((attachment, pid, start_time, at))
+                (pid, start_time, at)
             }
-            _ => Err(keeper::Error::Version.into()),
+            Ok(_) => return Err(keeper::Error::Version.into()),
+            Err(e @ keeper::Error::Broken(_)) => {
+                let what = "the keeper was killed while it started the container; start it again";
+                self.started_by_the_dead(record)?.ok_or_else(|| Error::system(what, e))?
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let attachment = again.map(|again| self.attachment_since_start(record, keeper, again, at));
+        Ok((attachment, pid, start_time, at))
+    }
+
+    /// The first process of a container, its start time, and when it began, if the keeper was killed after it had
+    /// noted the start and before it could say so. Its successor knows, or has reported the end already.
+    fn started_by_the_dead(&self, record: &Record) -> Result<Option<(i32, u64, i64)>> {
+        if let Some(now) = self.keeper().running(&record.id)? {
+            return Ok(Some((now.pid, now.start_time, now.started_at)));
         }
+        let exit = self.keeper().exit_of(&record.id);
+        Ok(exit
+            .filter(|exit| exit.started_at > record.started_ns)
+            .map(|exit| (0, 0, exit.started_at)))
     }
 
     /// What the keeper is to tell of it to those who want to run a process in it.

@@ -183,6 +183,56 @@ fn an_end_that_the_next_keeper_reports_is_awaited() {
     e.finish();
 }
 
+/// A keeper that is killed while it notes that a program runs has started it, or nothing is left of it.
+#[test]
+fn a_start_during_which_the_keeper_is_killed() {
+    let e = Engine::new();
+    e.ok(["run", "-d", "--name", "other", "bb", "sleep", "1000"]);
+    // Killed as it makes the note, and as it has written it.
+    for (call, started) in [("open,openat", false), ("close", true)] {
+        for attached in [false, true] {
+            let case = format!("{call}, attached: {attached}");
+            let id =
+                e.ok(["create", "--name", "c1", "bb", "sh", "-c", "echo out; sleep 1; exit 3"]);
+            let note = e.run_root().join("running").join(id.trim());
+            let keeper = e.keeper("wherry-keeper");
+            let mut killer = Command::new("strace")
+                .args(["-q", "-o", "/dev/null", "-P", note.to_str().unwrap()])
+                .args(["-e", &format!("inject={call}:signal=KILL"), "-p", &keeper.to_string()])
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            until("the keeper is watched", || {
+                let status = std::fs::read_to_string(format!("/proc/{keeper}/status")).unwrap();
+                !status.lines().any(|line| line == "TracerPid:\t0")
+            });
+            let mut verb = vec!["start", "c1"];
+            verb.splice(1..1, attached.then_some("-a"));
+            let done = e.run(verb);
+            killer.wait().unwrap();
+            if started {
+                let code = if attached { 3 } else { 0 };
+                assert_eq!(done.status.code(), Some(code), "{case}: {}", text(&done.stderr));
+                let out = if attached { "out" } else { "c1" };
+                assert_eq!(text(&done.stdout), out, "{case}");
+                assert_eq!(e.ok(["wait", "c1"]), "3", "{case}");
+                assert_eq!(e.ok(["logs", "c1"]), "out", "{case}");
+            } else {
+                assert!(!done.status.success(), "{case}");
+                assert!(text(&done.stderr).contains("keeper"), "{case}: {}", text(&done.stderr));
+                assert_eq!(e.inspect("{{.State.Running}}", "c1"), "false", "{case}");
+                assert!(cgroups_of(id.trim()).is_empty(), "{case}");
+                // And can be started.
+                assert_eq!(e.run(["start", "-a", "c1"]).status.code(), Some(3), "{case}");
+            }
+            assert_eq!(e.inspect("{{.State.Running}}", "other"), "true", "{case}");
+            e.ok(["rm", "c1"]);
+        }
+    }
+    e.ok(["rm", "-f", "other"]);
+    e.finish();
+}
+
 #[test]
 fn a_killed_client_leaves_no_container_of_rm() {
     let e = Engine::new();

@@ -254,11 +254,12 @@ impl Keeper {
         let trace = std::mem::take(&mut c.trace);
         let phase = trace.phase("note the start");
         c.record.started_at = now();
-        let record = serde_json::to_vec(&c.record)?;
-        std::fs::write(self.run_root.join("running").join(id), record)?;
+        // Before the note: who is attached finds by it what a keeper has moved that dies a moment later.
         if let Some(journal) = &mut c.journal {
             let _ = journal.event(c.record.started_at, r#"{"action":"start"}"#);
         }
+        let record = serde_json::to_vec(&c.record)?;
+        std::fs::write(self.run_root.join("running").join(id), record)?;
         let (keys, fds) = c.to_hold();
         let keys: Vec<_> = keys.iter().map(String::as_str).collect();
         self.standby.hold(&keys, &fds);
