@@ -34,6 +34,8 @@ pub(crate) fn main(args: &[OsString]) -> Option<u8> {
             let _index = store::hold_log_index(&options.data_root);
             Ok(keeper::main(&options.run_root, &options.program, steward)?)
         }
+        // An engine that was removed meanwhile is not to be made again.
+        _ if !options.data_root.is_dir() || !options.run_root.is_dir() => Ok(()),
         "__names" => Ok(Engine::open(options)?.name_server()?),
         _ => Ok(Engine::open(options)?.steward()?),
     });
