@@ -2,16 +2,11 @@
 //!
 //! The caller is a process with one thread (the keeper, or the `oci` command). [`launch`] and
 //! [`exec`] return as soon as the child exists; what becomes of it is told by [`Launching`].
-//!
-//! A child is given copies of all its caller's descriptors, and has to close them. A caller that holds very many says
-//! from which number on they are its own ([`Descriptors::own_from`]): then the child begins with the caller's table, leaves
-//! it for one with copies of the lower ones, and says so, for which the caller waits.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
@@ -23,9 +18,10 @@ use crate::child;
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::plan::{IdMap, MountKind, Namespace, NamespaceSource, Plan, Process};
-use crate::report::{self, Message, Reporter};
+use crate::report::{self, Message};
 use crate::seccomp::Filter;
 use crate::state::{State, Status};
+use crate::table::{Table, keep_in_child};
 use crate::trace::{self, Phase};
 
 /// Descriptors the caller made and hands over; all are closed if anything fails.
@@ -178,11 +174,11 @@ pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, mut d: Descriptors) -> Resul
     let v2 =
         v2.map(|fd| fd.try_clone_to_owned()).transpose().doing(|| "copy a descriptor".into())?;
     let pid_namespace = joined.remove(&Namespace::Pid);
-    let own_from = {
+    let table = {
         let needed = d.all().chain(cgroup.into_iter().flat_map(Cgroup::descriptors));
         let needed = needed.chain(joined.values().chain(id_maps.values()).map(AsFd::as_fd));
         let needed = needed.chain([ours.as_fd(), theirs.as_fd()]);
-        d.own_from.filter(|first| !foreign_user && all_below(*first, needed))
+        Table::new(d.own_from.filter(|_| !foreign_user), needed)
     };
 
     let job = child::Job {
@@ -200,25 +196,15 @@ pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, mut d: Descriptors) -> Resul
     // A new namespace belongs to the user namespace it is made in; so when one is joined, the
     // child joins it first and then has a sibling of itself made there.
     let two_steps = job.joined.contains_key(&Namespace::User);
-    let mut first_flags = if two_steps { 0 } else { flags };
-    if own_from.is_some() {
-        first_flags |= sys::clone::FILES;
-    }
+    let first_flags = table.flags() | if two_steps { 0 } else { flags };
     let side = in_pid_namespace(pid_namespace.as_ref().map(AsFd::as_fd), || {
         sys::clone::clone3(first_flags, v2.as_ref().map(AsFd::as_fd))
             .doing(|| "create the container's first process".to_owned())
     })?;
     let (pid, pidfd) = match side {
-        Side::Child => {
-            let report = Reporter { socket: theirs };
-            leave_shared(own_from, &report);
-            drop(ours);
-            child::run(job, report)
-        }
+        Side::Child => child::run(job, table.in_child(ours, theirs)),
         Side::Parent { pid, pidfd } => {
-            if own_from.is_some() {
-                await_apart(&ours, pidfd.as_fd())?;
-            }
+            table.in_parent(&ours, pidfd.as_fd())?;
             drop(job);
             (pid, pidfd)
         }
@@ -265,19 +251,19 @@ pub fn exec(
     };
     let v2 = cgroup.and_then(Cgroup::v2_fd).or_else(|| d.cgroup_v2.as_ref().map(AsFd::as_fd));
     let pid_namespace = plan.namespaces.contains(&Namespace::Pid).then_some(target);
-    let own_from = {
+    let table = {
         let needed = d.all().chain(cgroup.into_iter().flat_map(Cgroup::descriptors));
         let needed = needed.chain([ours.as_fd(), theirs.as_fd()]);
-        d.own_from.filter(|first| !foreign_user && all_below(*first, needed))
+        Table::new(d.own_from.filter(|_| !foreign_user), needed)
     };
-    // It is among those the caller holds, and the child needs it.
-    let near = match own_from {
-        Some(_) => Some(
-            rustix::io::fcntl_dupfd_cloexec(target, 0).doing(|| "copy a descriptor".to_owned())?,
-        ),
-        None => None,
+    // The caller holds it among its own, and the child needs it.
+    let near = if table.is_shared() {
+        rustix::io::fcntl_dupfd_cloexec(target, 0).map(Some)
+    } else {
+        Ok(None)
     };
-    let flags = if own_from.is_some() { sys::clone::FILES } else { 0 };
+    let near = near.doing(|| "copy a descriptor".to_owned())?;
+    let flags = table.flags();
     let side = in_pid_namespace(pid_namespace, || {
         let mut made = sys::clone::clone3(flags, v2);
         if made.as_ref().is_err_and(|errno| *errno == Errno::BUSY)
@@ -291,16 +277,11 @@ pub fn exec(
     })?;
     match side {
         Side::Child => {
-            let report = Reporter { socket: theirs };
-            leave_shared(own_from, &report);
-            drop(ours);
             let target = near.as_ref().map_or(target, AsFd::as_fd);
-            child::run_exec(plan, target, cgroup, attach, d, report)
+            child::run_exec(plan, target, cgroup, attach, d, table.in_child(ours, theirs))
         }
         Side::Parent { pid, pidfd } => {
-            if own_from.is_some() {
-                await_apart(&ours, pidfd.as_fd())?;
-            }
+            table.in_parent(&ours, pidfd.as_fd())?;
             Ok(Launching {
                 pid,
                 pidfd,
@@ -314,44 +295,6 @@ pub fn exec(
             })
         }
     }
-}
-
-fn all_below<'a>(first: u32, mut fds: impl Iterator<Item = BorrowedFd<'a>>) -> bool {
-    fds.all(|fd| fd.as_raw_fd().unsigned_abs() < first)
-}
-
-/// The child's first deed, before it closes anything: until then that would close it for the caller, too.
-fn leave_shared(own_from: Option<u32>, report: &Reporter) {
-    let Some(first) = own_from else { return };
-    let left = sys::fds::leave_shared(first)
-        .doing(|| "leave the caller's table of descriptors".to_owned())
-        .and_then(|()| report.apart());
-    if let Err(error) = left {
-        report.error(&error);
-        sys::exec::exit_now(error.exit_code());
-    }
-}
-
-/// Waits until the child has a table of its own. The end of the stream does not tell of its death here, for its end of the
-/// socket is open in this process, too.
-fn await_apart(socket: &OwnedFd, child: BorrowedFd<'_>) -> Result<()> {
-    let failed = loop {
-        let mut ready =
-            [PollFd::new(socket, PollFlags::IN), PollFd::from_borrowed_fd(child, PollFlags::IN)];
-        match rustix::event::poll(&mut ready, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => break Err(errno).doing(|| "wait for the child".to_owned()),
-        }
-        match report::receive(socket, false) {
-            Ok(Some(Message::Apart)) => return Ok(()),
-            Ok(Some(Message::Error(error))) | Err(error) => break Err(error),
-            Ok(None) if ready.iter().all(|fd| !fd.revents().contains(PollFlags::IN)) => {}
-            Ok(_) => break Err(Error::Died { how: "at its very beginning".to_owned() }),
-        }
-    };
-    let _ = sys::pidfd::send_signal(child, 9);
-    let _ = sys::pidfd::wait(child, true);
-    failed
 }
 
 impl Launching {
@@ -410,7 +353,7 @@ impl Launching {
                 Message::Note(text) => self.notes.push(text),
                 Message::Console(fd) => return Ok(Some(Progress::Console(fd))),
                 Message::Ready => return Ok(Some(Progress::Ready)),
-                // Consumed by `adopt_second` and `await_apart`; another one means nothing.
+                // Consumed by `adopt_second` and `Table::in_parent`; another one means nothing.
                 Message::Second(_) | Message::Apart => {}
                 Message::Phases(mut phases) => {
                     // In a PID namespace of its own it does not know its number here.
@@ -548,13 +491,6 @@ fn in_pid_namespace(
             Err(error)
         }
         (side, _) => side,
-    }
-}
-
-/// Drops a descriptor, but not in the child, which may share the table with the caller still.
-fn keep_in_child<E>(side: &std::result::Result<Side, E>, fd: OwnedFd) {
-    if matches!(side, Ok(Side::Child)) {
-        std::mem::forget(fd);
     }
 }
 

@@ -20,6 +20,7 @@ mod report;
 pub mod rlimit;
 pub mod seccomp;
 pub mod state;
+mod table;
 pub mod trace;
 
 pub use cgroup::Cgroup;
