@@ -76,7 +76,8 @@ impl Default for Bound {
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
-    file: File,
+    /// Open from a write on until [`Writer::close`].
+    file: Option<File>,
     size: u64,
     bound: Bound,
     buffer: Vec<u8>,
@@ -86,11 +87,32 @@ impl Writer {
     /// Opens or makes the journal at `path`. A torn last record, left by a writer that
     /// was killed, is cut off.
     pub fn open(path: &Path, bound: Bound) -> io::Result<Self> {
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)?;
+        let mut file = open_to_append(path)?;
         let size = cut_torn_record(&mut file)?;
-        let file = shelf::put(file.into()).into();
-        Ok(Self { path: path.to_owned(), file, size, bound, buffer: Vec::new() })
+        Ok(Self { path: path.to_owned(), file: Some(file), size, bound, buffer: Vec::new() })
+    }
+
+    /// Lets go of the file until there is something to write: descriptors are few, and most containers are silent most of
+    /// the time.
+    pub fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Whether the file is open.
+    pub fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
+    fn file(&mut self) -> io::Result<&mut File> {
+        match &mut self.file {
+            Some(file) => Ok(file),
+            closed => {
+                let file = open_to_append(&self.path)?;
+                // Somebody may have taken it away.
+                self.size = file.metadata()?.len();
+                Ok(closed.insert(file))
+            }
+        }
     }
 
     /// Bytes of the current file: where the next record will begin.
@@ -126,7 +148,10 @@ impl Writer {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.buffer)?;
+        let buffer = std::mem::take(&mut self.buffer);
+        let written = self.file().and_then(|file| file.write_all(&buffer));
+        self.buffer = buffer;
+        written?;
         self.size += self.buffer.len() as u64;
         if self.buffer.capacity() > 256 * 1024 {
             self.buffer = Vec::new();
@@ -137,6 +162,7 @@ impl Writer {
     /// Starts a new file if the current one has reached its bound. To be called before a
     /// batch whose position is remembered.
     pub fn rotate_if_full(&mut self) -> io::Result<()> {
+        self.file()?;
         if self.bound.max_size == 0 || self.size < self.bound.max_size {
             return Ok(());
         }
@@ -149,11 +175,8 @@ impl Writer {
             }
             std::fs::rename(&self.path, older(1))?;
         }
-        let file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(&self.path)?;
-        self.file = shelf::put(file.into()).into();
-        self.size = self.file.metadata()?.len();
-        Ok(())
+        self.file = None;
+        self.file().map(drop)
     }
 
     /// How many bytes of `stream` were recorded at or after `position`.
@@ -175,6 +198,12 @@ impl Writer {
             }
         }
     }
+}
+
+fn open_to_append(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).append(true).create(true).mode(0o640).open(path)?;
+    Ok(shelf::put(file.into()).into())
 }
 
 fn older_path(path: &Path, n: u32) -> PathBuf {
@@ -421,6 +450,31 @@ mod tests {
         let size: u64 =
             std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!(size < 3 * 300, "{size}");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_closed_journal_goes_on_where_it_was() {
+        let dir = temp("closed");
+        let path = dir.join("journal");
+        let mut journal = Writer::open(&path, Bound { max_size: 150, max_files: 2 }).unwrap();
+        for n in 0..8 {
+            journal.close();
+            assert!(!journal.is_open());
+            journal.rotate_if_full().unwrap();
+            let position = journal.position();
+            journal.close();
+            journal.output(Stream::Stdout, n, format!("line {n}\n").as_bytes()).unwrap();
+            assert!(journal.is_open());
+            let mut text = Vec::new();
+            File::open(&path).unwrap().read_to_end(&mut text).unwrap();
+            assert_eq!(text.len() as u64, journal.position());
+            assert_eq!(journal.recorded_since(Stream::Stdout, position).unwrap(), 7);
+        }
+        // Two files of three lines at most; the last ones, in order.
+        let times: Vec<i64> = all(&path).iter().map(|record| record.time_ns).collect();
+        assert_eq!(times.last(), Some(&7));
+        assert!(times.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{times:?}");
         std::fs::remove_dir_all(dir).unwrap();
     }
 

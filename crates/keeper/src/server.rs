@@ -52,6 +52,9 @@ const IMPATIENCE: usize = 8 << 20;
 /// Bytes of standard input we hold for a container before we stop reading its client.
 const INPUT_QUEUE: usize = 1 << 18;
 
+/// Journals that are open at the same time. Of the others the next output opens them.
+const JOURNALS: usize = 256;
+
 /// Ends of `--rm` containers after which the trash is emptied although more are running.
 const SWEEP: u32 = 64;
 /// Starts and ends of containers, and ends of execs, after which a steward looks how long the database's log has become.
@@ -104,6 +107,7 @@ enum ConnectionRole {
 pub fn main(run_root: &Path, program: &Path, steward_args: Vec<String>) -> io::Result<()> {
     let listener = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     daemonize()?;
+    shelf::raise_limit().map_err(io::Error::other)?;
     for dir in ["running", "exits", "io"] {
         std::fs::create_dir_all(run_root.join(dir))?;
     }
@@ -165,6 +169,8 @@ struct Keeper {
     next_token: u64,
     connections: HashMap<u64, Connection>,
     containers: HashMap<String, Container>,
+    /// Containers whose journals were opened, and have not been closed for it yet; the latest last.
+    journals: VecDeque<String>,
     /// Those whose process has ended but can't be asked how, yet.
     undecided: BTreeSet<String>,
     execs: HashMap<u64, ExecProcess>,
@@ -226,6 +232,7 @@ impl Keeper {
             next_token: 0,
             connections: HashMap::new(),
             containers: HashMap::new(),
+            journals: VecDeque::new(),
             undecided: BTreeSet::new(),
             execs: HashMap::new(),
             ids: HashMap::new(),
@@ -403,7 +410,10 @@ impl Keeper {
             .process_group(0)
             .spawn();
         match spawned {
-            Ok(child) => self.steward = Some(child),
+            Ok(child) => {
+                shelf::set_limit_back(&child);
+                self.steward = Some(child);
+            }
             Err(e) => self.complain(&format!("cannot start {}: {e}", self.program.display())),
         }
     }

@@ -4,6 +4,7 @@
 //! one. Those on the shelf it need not be given ([`runtime::Descriptors::own_from`]).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
@@ -12,6 +13,47 @@ const SHELF: RawFd = 1024;
 /// So many containers make it worth while: with fewer it takes longer to hear that the child has left our table than to
 /// let it close its copies.
 const WORTH_WHILE: usize = 100;
+
+/// The limit of open files (soft, hard) that the keeper has inherited.
+static INHERITED: OnceLock<(u64, u64)> = OnceLock::new();
+
+/// Lets this process and those it forks have as many files open as it may allow itself. Usually that is a hundred times
+/// what whoever started the first container has, which would be spent with a few hundred containers.
+pub(crate) fn raise_limit() -> Result<(), runtime::Error> {
+    let resource = runtime::rlimit::number("NOFILE")?;
+    if let Ok((soft, hard)) = sys::privilege::get_rlimit(0, resource)
+        && soft < hard
+        && sys::privilege::set_rlimit(0, resource, hard, hard).is_ok()
+    {
+        let _ = INHERITED.set((soft, hard));
+    }
+    Ok(())
+}
+
+/// What programs get for it: see [`runtime::Descriptors::open_files`].
+pub(crate) fn inherited_limit() -> Option<(u64, u64)> {
+    INHERITED.get().copied()
+}
+
+/// Gives a helper of the engine what the keeper has inherited, for it may start the next keeper.
+pub(crate) fn set_limit_back(helper: &std::process::Child) {
+    if let (Some((soft, hard)), Ok(resource), Ok(pid)) =
+        (inherited_limit(), runtime::rlimit::number("NOFILE"), i32::try_from(helper.id()))
+    {
+        let _ = sys::privilege::set_rlimit(pid, resource, soft, hard);
+    }
+}
+
+/// What to do about an error, if it is that the keeper can have no more files open.
+pub(crate) fn explain(message: &str, errno: Option<i32>) -> String {
+    if errno != Some(Errno::MFILE.raw_os_error()) {
+        return message.to_owned();
+    }
+    format!(
+        "{message}: the keeper has as many files open as it may, up to three for each running container; \
+         raise the hard limit of open files (ulimit -Hn) of whoever starts the first one"
+    )
+}
 
 /// Puts a descriptor there. Where limits forbid such numbers it stays where it is.
 pub(crate) fn put(fd: OwnedFd) -> OwnedFd {

@@ -44,6 +44,8 @@ pub struct Descriptors {
     /// The caller's descriptors from this number on are of no use to the child, which is spared their copies. Of no
     /// effect when one that the child needs has such a number, and where a user namespace is joined or made.
     pub own_from: Option<u32>,
+    /// The limit of open files (soft, hard) for the program, unless the plan has one: for a caller that has raised its own.
+    pub open_files: Option<(u64, u64)>,
 }
 
 impl Descriptors {

@@ -338,3 +338,46 @@ fn real_time_budgets() {
     }
     e.finish();
 }
+
+/// The keeper needs descriptors for each container, of which a login shell has few; containers get what that shell has.
+#[test]
+fn open_files_of_the_keeper_and_of_containers() {
+    let limited = |e: &Engine, limit: &str, name: &str| {
+        let script = format!("ulimit {limit}; exec \"$@\"");
+        let mut run = e.command_as("sh");
+        run.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_wherry"), "run", "-d", "--name", name]);
+        run.args(["bb", "sh", "-c", "ulimit -Sn; ulimit -Hn; exec sleep 1000"]).output().unwrap()
+    };
+    let e = Engine::new();
+    let names: Vec<String> = (0..30).map(|n| format!("c{n}")).collect();
+    for name in &names {
+        let done = limited(&e, "-Sn 64", name);
+        assert!(done.status.success(), "{name}: {}", text(&done.stderr));
+    }
+    until("it has looked", || text(&e.run(["logs", "c29"]).stdout).lines().count() == 2);
+    let hard = e.ok(["logs", "c29"]);
+    assert!(hard.starts_with("64\n") && !hard.ends_with("\n64"), "{hard}");
+    assert_eq!(e.ok(["exec", "c0", "sh", "-c", "ulimit -Sn"]), "64");
+    let mut all = vec!["rm", "-f"];
+    all.extend(names.iter().map(String::as_str));
+    e.ok(&all);
+    e.finish();
+
+    let e = Engine::new();
+    let mut names = Vec::new();
+    let refused = loop {
+        let name = format!("c{}", names.len());
+        let done = limited(&e, "-n 100", &name);
+        if !done.status.success() {
+            break done;
+        }
+        names.push(name);
+        assert!(names.len() < 100, "each takes a descriptor");
+    };
+    let said = text(&refused.stderr);
+    assert!(said.contains("ulimit -Hn"), "{said}");
+    assert!(names.len() > 10, "{names:?}: {said}");
+    let all: Vec<String> = e.ok(["ps", "-aq"]).lines().map(str::to_owned).collect();
+    e.ok(["rm".to_owned(), "-f".to_owned()].iter().chain(&all));
+    e.finish();
+}

@@ -110,7 +110,8 @@ impl Keeper {
         }
         self.add_streams(&mut container, [out, err, stdin])?;
         self.steward_wanted |= container.record.steward_now;
-        self.containers.insert(id, container);
+        self.containers.insert(id.clone(), container);
+        self.note_open_journal(&id);
         Ok(())
     }
 

@@ -62,13 +62,14 @@ impl Keeper {
             descriptors.stdio = Some([i, o, e]);
         }
         descriptors.own_from = shelf::own_from(self.containers.len());
+        descriptors.open_files = shelf::inherited_limit();
         let launching = runtime::launch::exec(
             &exec.plan,
             c.pidfd.as_fd(),
             self.cgroup(c.record.cgroup.as_ref()).as_ref(),
             descriptors,
         )
-        .map_err(|e| (e.exit_code(), e.to_string()))?;
+        .map_err(|e| (e.exit_code(), shelf::explain(&e.to_string(), e.errno())))?;
         let watch = |keeper: &mut Self| -> io::Result<(u64, u64, OwnedFd)> {
             let pidfd = launching.pidfd.try_clone()?;
             let ended = keeper.watch(Source::ExecEnded, pidfd.as_fd(), EventFlags::IN)?;
@@ -143,7 +144,7 @@ impl Keeper {
                     self.sources.remove(&report);
                     exec.launching = None;
                     let client = exec.client.take();
-                    let failed = (e.exit_code(), e.to_string());
+                    let failed = (e.exit_code(), shelf::explain(&e.to_string(), e.errno()));
                     if let Some(exec) = self.execs.remove(&exec_token) {
                         self.sources.remove(&exec_token);
                         let _ = epoll::delete(&self.epoll, &exec.pidfd);

@@ -11,7 +11,7 @@ impl Keeper {
     ) -> Result<(), (u8, String)> {
         let system = |what: &str| {
             let what = what.to_owned();
-            move |e: io::Error| (125, format!("{what}: {e}"))
+            move |e: io::Error| (125, shelf::explain(&format!("{what}: {e}"), e.raw_os_error()))
         };
         if self.containers.contains_key(&start.id) {
             return Err((125, format!("container {} is running already", start.id)));
@@ -67,10 +67,11 @@ impl Keeper {
         let phase = trace.phase("make the child");
         let cgroup = self.cgroup(start.cgroup.as_ref());
         descriptors.own_from = shelf::own_from(self.containers.len());
+        descriptors.open_files = shelf::inherited_limit();
         let launching = runtime::launch(&start.plan, cgroup.as_ref(), descriptors);
         let launching = launching.map_err(|e| {
             remove_pipes(&io_dir, &start.id);
-            (e.exit_code(), e.to_string())
+            (e.exit_code(), shelf::explain(&e.to_string(), e.errno()))
         })?;
         drop(phase);
         let phase = trace.phase("watch the child");
@@ -114,6 +115,7 @@ impl Keeper {
             self.use_image(&chain.clone(), image);
         }
         self.containers.insert(id.clone(), container);
+        self.note_open_journal(&id);
         self.note_writing();
         drop(phase);
         // The child may have reported before we watched.
@@ -193,6 +195,7 @@ impl Keeper {
         self.join_starter(&mut container, token, adopt.attach, adopt.owner);
         self.idle_since = None;
         self.containers.insert(id.clone(), container);
+        self.note_open_journal(&id);
         self.started(&id, Vec::new())
     }
 
@@ -237,7 +240,7 @@ impl Keeper {
                     self.sources.remove(&token);
                     c.launching = None;
                     let starter = c.starter.take();
-                    let failed = (e.exit_code(), e.to_string());
+                    let failed = (e.exit_code(), shelf::explain(&e.to_string(), e.errno()));
                     self.abandon(id);
                     if let Some(starter) = starter {
                         self.fail(starter, failed.0, failed.1);

@@ -74,6 +74,7 @@ impl Keeper {
         let Some(output) = c.outputs.iter().find(|o| o.stream == stream) else {
             return Ok(Moved::End);
         };
+        let was_closed = c.journal.as_ref().is_some_and(|journal| !journal.is_open());
         let moved = match &mut c.journal {
             Some(journal) => {
                 let (moved, written) =
@@ -100,10 +101,29 @@ impl Keeper {
             }
             None => self.mover.read(output.fd.as_fd())?,
         };
+        let is_open = |c: &Container| c.journal.as_ref().is_some_and(Writer::is_open);
+        if was_closed && self.containers.get(id).is_some_and(is_open) {
+            self.note_open_journal(id);
+        }
         if moved == Moved::Some {
             self.pass_on(id, stream);
         }
         Ok(moved)
+    }
+
+    /// Has the journal closed that was opened longest ago, when too many are open.
+    pub(super) fn note_open_journal(&mut self, id: &str) {
+        self.journals.push_back(id.to_owned());
+        if self.journals.len() <= JOURNALS {
+            return;
+        }
+        if let Some(first) = self.journals.pop_front()
+            && first != id
+            && let Some(c) = self.containers.get_mut(&first)
+            && let Some(journal) = &mut c.journal
+        {
+            journal.close();
+        }
     }
 
     /// Gives the last batch to those attached.

@@ -87,6 +87,7 @@ pub(super) struct Last<'a> {
     pub(super) personality: Option<u32>,
     pub(super) seccomp: Option<&'a Filter>,
     pub(super) gate: Option<&'a OwnedFd>,
+    pub(super) open_files: Option<(u64, u64)>,
     pub(super) report: &'a Reporter,
     pub(super) trace: &'a Recorder,
 }
@@ -106,6 +107,11 @@ impl Last<'_> {
         let process = self.process;
         let phase = self.trace.phase("drop privileges and load the filter");
         stdio.install(process)?;
+        if let Some((soft, hard)) = self.open_files {
+            let resource = crate::rlimit::number("NOFILE")?;
+            sys::privilege::set_rlimit(0, resource, soft, hard)
+                .doing(|| "set the limit of open files back".to_owned())?;
+        }
         for limit in &process.rlimits {
             if let Some(note) = crate::rlimit::apply(limit)? {
                 self.report.note(&note);

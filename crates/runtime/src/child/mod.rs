@@ -158,6 +158,7 @@ fn container(job: Job<'_>, report: &Reporter) -> Result<Infallible> {
         personality: plan.personality,
         seccomp: plan.seccomp.as_ref(),
         gate: job.d.gate.as_ref(),
+        open_files: job.d.open_files,
         report,
         trace: &trace,
     };
@@ -214,6 +215,7 @@ fn exec(
         personality: plan.personality,
         seccomp: plan.seccomp.as_ref(),
         gate: d.gate.as_ref(),
+        open_files: d.open_files,
         report,
         trace: &Recorder::default(),
     };
