@@ -333,6 +333,7 @@ impl Keeper {
         if let Some(known) = &c.known {
             self.drop_name(&known.name, id);
         }
+        self.journals.retain(|other| other != id);
         self.standby.drop_prefix(&format!("{id}/"));
         if let Some(chain) = &c.record.image {
             self.leave_image(chain);
