@@ -283,8 +283,6 @@ impl Engine {
         let (attachment, pid, start_time, at) = match started {
             Ok(started) => started,
             Err(e) => {
-                // A keeper that was killed at this very moment may have left what nobody else knows.
-                let _ = cgroup.kill_all(9);
                 let _ = cgroup.remove();
                 return Err(e);
             }
@@ -400,7 +398,16 @@ impl Engine {
             Ok(_) => return Err(keeper::Error::Version.into()),
             Err(e @ keeper::Error::Broken(_)) => {
                 let what = "the keeper was killed while it started the container; start it again";
-                self.started_by_the_dead(record)?.ok_or_else(|| Error::system(what, e))?
+                match self.started_by_the_dead(record)? {
+                    Some(started) => started,
+                    None => {
+                        // Nobody knows what may be left of it. Only then: had the keeper refused a container that
+                        // runs, its processes would be in this group, too.
+                        Cgroup::open(&CgroupRoot::detect()?, &self.cgroup_path(record))?
+                            .kill_all(9)?;
+                        return Err(Error::system(what, e));
+                    }
+                }
             }
             Err(e) => return Err(e.into()),
         };

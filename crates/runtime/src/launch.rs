@@ -176,12 +176,8 @@ pub fn launch(plan: &Plan, cgroup: Option<&Cgroup>, mut d: Descriptors) -> Resul
     let v2 =
         v2.map(|fd| fd.try_clone_to_owned()).transpose().doing(|| "copy a descriptor".into())?;
     let pid_namespace = joined.remove(&Namespace::Pid);
-    let table = {
-        let needed = d.all().chain(cgroup.into_iter().flat_map(Cgroup::descriptors));
-        let needed = needed.chain(joined.values().chain(id_maps.values()).map(AsFd::as_fd));
-        let needed = needed.chain([ours.as_fd(), theirs.as_fd()]);
-        Table::new(d.own_from.filter(|_| !foreign_user), needed)
-    };
+    let more = joined.values().chain(id_maps.values()).chain([&ours, &theirs]);
+    let table = table_for(&d, cgroup, foreign_user, more);
 
     let job = child::Job {
         plan,
@@ -253,18 +249,10 @@ pub fn exec(
     };
     let v2 = cgroup.and_then(Cgroup::v2_fd).or_else(|| d.cgroup_v2.as_ref().map(AsFd::as_fd));
     let pid_namespace = plan.namespaces.contains(&Namespace::Pid).then_some(target);
-    let table = {
-        let needed = d.all().chain(cgroup.into_iter().flat_map(Cgroup::descriptors));
-        let needed = needed.chain([ours.as_fd(), theirs.as_fd()]);
-        Table::new(d.own_from.filter(|_| !foreign_user), needed)
-    };
     // The caller holds it among its own, and the child needs it.
-    let near = if table.is_shared() {
-        rustix::io::fcntl_dupfd_cloexec(target, 0).map(Some)
-    } else {
-        Ok(None)
-    };
+    let near = d.own_from.map(|_| rustix::io::fcntl_dupfd_cloexec(target, 0)).transpose();
     let near = near.doing(|| "copy a descriptor".to_owned())?;
+    let table = table_for(&d, cgroup, foreign_user, near.iter().chain([&ours, &theirs]));
     let flags = table.flags();
     let side = in_pid_namespace(pid_namespace, || {
         let mut made = sys::clone::clone3(flags, v2);
@@ -297,6 +285,17 @@ pub fn exec(
             })
         }
     }
+}
+
+/// How the child comes to its table of descriptors; `more` is what it needs besides what was given for it.
+fn table_for<'a>(
+    d: &'a Descriptors,
+    cgroup: Option<&'a Cgroup>,
+    foreign_user: bool,
+    more: impl Iterator<Item = &'a OwnedFd>,
+) -> Table {
+    let needed = d.all().chain(cgroup.into_iter().flat_map(Cgroup::descriptors));
+    Table::new(d.own_from.filter(|_| !foreign_user), needed.chain(more.map(AsFd::as_fd)))
 }
 
 impl Launching {

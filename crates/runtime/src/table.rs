@@ -32,7 +32,7 @@ impl Table {
         Table { own_from: own_from.filter(below) }
     }
 
-    pub(crate) fn is_shared(&self) -> bool {
+    fn is_shared(&self) -> bool {
         self.own_from.is_some()
     }
 

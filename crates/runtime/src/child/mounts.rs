@@ -293,7 +293,7 @@ fn kernel_log(context: &OwnedFd) -> String {
 /// Masks and read-only paths.
 ///
 /// Directories are covered by mounts of `given`, or else of a filesystem made for it.
-pub(super) fn hide(plan: &Plan, root: &Root, given: Option<OwnedFd>) -> Result<()> {
+pub(super) fn hide(plan: &Plan, root: &Root, mut given: Option<OwnedFd>) -> Result<()> {
     for path in &plan.readonly_paths {
         let doing = || format!("make {} read-only", path.display());
         let Some(fd) = existing(root, path).doing(doing)? else { continue };
@@ -303,7 +303,7 @@ pub(super) fn hide(plan: &Plan, root: &Root, given: Option<OwnedFd>) -> Result<(
         attach(tree.as_fd(), fd.as_fd()).doing(doing)?;
     }
     let mut null: Option<OwnedFd> = None;
-    let (mut given, mut empty) = (given, None::<OwnedFd>);
+    let mut empty: Option<OwnedFd> = None;
     for path in &plan.masked_paths {
         let doing = || format!("mask {}", path.display());
         let Some(fd) = existing(root, path).doing(doing)? else { continue };
